@@ -1,0 +1,82 @@
+/* comm/comm.h - the tensor-parallel group: one process a rank, joined over MPI.
+ *
+ * "Collective" below means: every rank calls it, in the same order, with equal arguments. A rank that fails on its own
+ * between two collectives goes on to the next mw_comm_agree, or calls mw_comm_poison when others already wait for it.
+ * Every wait is bounded: a rank whose data has not come within timeout_s is named in MW_ERR_TIMEOUT. Waiting spins
+ * briefly, then yields, then sleeps: an idle rank uses no core. After MW_ERR_PEER or MW_ERR_TIMEOUT only
+ * mw_comm_close is legal, and the process should end with mw_comm_exit.
+ * One thread at a time may use a group, the one that created it (MPI_THREAD_FUNNELED).
+ *
+ * Counts are ELEMENTS of the dtype, never bytes, unless a name says bytes.
+ */
+#ifndef MW_COMM_COMM_H
+#define MW_COMM_COMM_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "worker/base/dtype.h"
+MW_BEGIN_DECLS
+
+typedef struct mw_comm mw_comm;
+
+/* Join the group that the launcher started (mpirun, srun --mpi=pmix, mpiexec); without a launcher a group of one.
+ * Collective. timeout_s > 0 bounds every later wait for a peer. *out is set only on MW_OK. */
+MW_MUST_CHECK mw_status mw_comm_open(mw_comm **out, double timeout_s);
+/* Leaves the group; the last use of MPI in the process. Collective when all is well, never blocks after a failure.
+ * NULL allowed. */
+void mw_comm_close(mw_comm *c);
+
+int mw_comm_rank(const mw_comm *c); /* 0 .. size-1 */
+int mw_comm_size(const mw_comm *c);
+int mw_comm_local_rank(const mw_comm *c); /* among the ranks of this host */
+int mw_comm_local_size(const mw_comm *c);
+const char *mw_comm_host(const mw_comm *c);
+/* The MPI library, one line: "Open MPI v4.1.4". */
+const char *mw_comm_library(void);
+
+/* CPU cores this rank should use: the cores of its affinity mask, divided among the ranks of the host that have the
+ * same mask, at least 1. *oversubscribed: more ranks than cores share it. Collective. */
+MW_MUST_CHECK mw_status mw_comm_cpu_share(mw_comm *c, int *cores, bool *oversubscribed);
+
+/* Turn this rank's status (and its mw_error_text) into the group's: MW_OK if all ranks came with MW_OK; otherwise every
+ * rank gets the status of the lowest failing rank, with an error text that names rank and host (and counts the others).
+ * Collective. */
+MW_MUST_CHECK mw_status mw_comm_agree(mw_comm *c, mw_status mine);
+
+/* Tell all ranks that this one cannot go on (its mw_error_text goes with it): whatever they wait for ends with
+ * MW_ERR_PEER and that text. Not collective. */
+void mw_comm_poison(mw_comm *c, mw_status why);
+
+/* bytes of `buf` from root to all. Collective. `idle`: the wait may be long and is not bounded by the timeout (a
+ * follower waiting for the next step). */
+MW_MUST_CHECK mw_status mw_comm_bcast(mw_comm *c, void *buf, size_t bytes, int root, bool idle);
+
+/* *v = the smallest / largest / sum over ranks. Collective. */
+typedef enum { MW_MIN, MW_MAX, MW_SUM } mw_reduce_op;
+MW_MUST_CHECK mw_status mw_comm_reduce_u64(mw_comm *c, uint64_t *v, mw_reduce_op op);
+
+/* all[r * bytes ..] = rank r's `mine`, on every rank. For small host data. Collective. */
+MW_MUST_CHECK mw_status mw_comm_all_gather_bytes(mw_comm *c, const void *mine, size_t bytes, void *all);
+
+/* ---- step collectives on host memory (the CPU backend) ---- */
+
+/* buf[i] = sum over ranks of buf[i], in place, f32, added in rank order: all ranks hold the same bits, on every run.
+ * Collective. */
+MW_MUST_CHECK mw_status mw_comm_all_reduce_f32(mw_comm *c, float *buf, size_t n_elems);
+
+/* The ranks' blocks [rows, cols[r]] (f32, contiguous) side by side as dst [rows, sum of cols]; on `root`, or on every
+ * rank when root < 0. cols: [size], equal on all ranks. dst is not touched on the others and may be NULL there.
+ * Collective. */
+MW_MUST_CHECK mw_status mw_comm_gather_cols_f32(mw_comm *c, int root, const float *src, size_t rows, const size_t *cols,
+                                                float *dst);
+
+/* Time this rank spent waiting in step collectives since the last call, seconds. */
+double mw_comm_wait_s(mw_comm *c);
+
+/* End the process with `code`: quietly when the group is healthy, through MPI_Abort when peers could still wait for us.
+ * For main() only. */
+_Noreturn void mw_comm_exit(mw_comm *c, int code);
+
+MW_END_DECLS
+#endif

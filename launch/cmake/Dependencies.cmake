@@ -1,0 +1,25 @@
+# Every library the project needs, and the Debian/Ubuntu package that holds it. One place, one message.
+find_package(Threads REQUIRED)
+find_package(PkgConfig REQUIRED)
+find_package(MPI REQUIRED COMPONENTS C)            # libopenmpi-dev or libmpich-dev
+find_package(HDF5 REQUIRED COMPONENTS C)           # libhdf5-dev (serial is enough: ranks read with pread)
+pkg_check_modules(JANSSON REQUIRED IMPORTED_TARGET jansson>=2.12)      # libjansson-dev
+pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8>=10.30)    # libpcre2-dev
+pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)       # libutf8proc-dev
+pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash>=0.8.0)    # libxxhash-dev
+
+# CUDA: the kernels/cuda and comm/nccl halves. AUTO takes them where nvcc is; ON insists.
+set(MW_HAVE_CUDA OFF)
+if(NOT MW_CUDA STREQUAL "OFF")
+  include(CheckLanguage)
+  if(NOT DEFINED CMAKE_CUDA_COMPILER AND EXISTS "$ENV{CUDA_HOME}/bin/nvcc")
+    set(CMAKE_CUDA_COMPILER "$ENV{CUDA_HOME}/bin/nvcc")
+  endif()
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    set(MW_HAVE_CUDA ON)
+  elseif(MW_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "MW_CUDA=ON, but no CUDA compiler was found: put nvcc on PATH or set CUDA_HOME")
+  endif()
+endif()
+message(STATUS "CUDA half: ${MW_HAVE_CUDA}")

@@ -1,0 +1,183 @@
+#include "worker/base/io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+mw_status mw_pread(int fd, const char *path, void *dst, size_t n, uint64_t offset) {
+    size_t done = 0;
+    while (done < n) {
+        ssize_t r = pread(fd, (char *)dst + done, n - done, (off_t)(offset + done));
+        if (r < 0 && errno == EINTR) continue;
+        if (r < 0)
+            return MW_FAIL(MW_ERR_IO, "%s: read at byte %llu: %s", path, (unsigned long long)offset, strerror(errno));
+        if (r == 0)
+            return MW_FAIL(MW_ERR_IO, "%s: file ends at byte %llu, expected %zu bytes from %llu", path,
+                           (unsigned long long)(offset + done), n, (unsigned long long)offset);
+        done += (size_t)r;
+    }
+    return MW_OK;
+}
+
+mw_status mw_pwrite(int fd, const char *path, const void *src, size_t n, uint64_t offset) {
+    size_t done = 0;
+    while (done < n) {
+        ssize_t r = pwrite(fd, (const char *)src + done, n - done, (off_t)(offset + done));
+        if (r < 0 && errno == EINTR) continue;
+        if (r < 0)
+            return MW_FAIL(MW_ERR_IO, "%s: write at byte %llu: %s", path, (unsigned long long)offset, strerror(errno));
+        done += (size_t)r;
+    }
+    return MW_OK;
+}
+
+mw_status mw_read_file(const char *path, size_t max, mw_str *out) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return MW_FAIL(MW_ERR_NOINPUT, "%s: %s", path, strerror(errno));
+    mw_status st = MW_OK;
+    struct stat sb;
+    if (fstat(fd, &sb) != 0 || S_ISDIR(sb.st_mode)) {
+        st = MW_FAIL(MW_ERR_NOINPUT, "%s: is not a file", path);
+        goto fail;
+    }
+    size_t start = out->n;
+    for (;;) { /* not sized by st_size: pipes and /proc files have none */
+        size_t want = out->n == start && sb.st_size > 0 ? (size_t)sb.st_size + 1 : 65536;
+        if (want > max + 1) want = max + 1;
+        MW_TRY(st, mw_str_reserve(out, want));
+        ssize_t r = read(fd, out->p + out->n, want);
+        if (r < 0 && errno == EINTR) continue;
+        if (r < 0) {
+            st = MW_FAIL(MW_ERR_IO, "%s: %s", path, strerror(errno));
+            goto fail;
+        }
+        if (r == 0) break;
+        out->n += (size_t)r;
+        if (out->n - start > max) {
+            st = MW_FAIL(MW_ERR_LIMIT, "%s: larger than %zu bytes", path, max);
+            goto fail;
+        }
+    }
+    MW_TRY(st, mw_str_add(out, "", 0));
+fail:
+    close(fd);
+    return st;
+}
+
+bool mw_exists(const char *path) {
+    struct stat sb;
+    return lstat(path, &sb) == 0;
+}
+
+bool mw_is_dir(const char *path) {
+    struct stat sb;
+    return stat(path, &sb) == 0 && S_ISDIR(sb.st_mode);
+}
+
+/* Temporaries that a signal handler must remove. Slots hold the strings that the mw_outfile owns. */
+#define MAX_OPEN 64
+static _Atomic(char *) g_open[MAX_OPEN];
+
+static void remember(char *tmp) {
+    for (int i = 0; i < MAX_OPEN; i++) {
+        char *empty = NULL;
+        if (atomic_compare_exchange_strong(&g_open[i], &empty, tmp)) return;
+    }
+}
+
+static void forget(char *tmp) {
+    for (int i = 0; i < MAX_OPEN; i++) {
+        char *mine = tmp;
+        if (atomic_compare_exchange_strong(&g_open[i], &mine, NULL)) return;
+    }
+}
+
+void mw_outfile_abort_all(void) {
+    for (int i = 0; i < MAX_OPEN; i++) {
+        char *tmp = atomic_load(&g_open[i]);
+        if (tmp) unlink(tmp);
+    }
+}
+
+mw_status mw_outfile_begin(mw_outfile *o, const char *path, bool force, bool want_fd) {
+    mw_status st = MW_OK;
+    *o = (mw_outfile){.fd = -1};
+    struct stat sb;
+    if (lstat(path, &sb) == 0) {
+        if (!force) return MW_FAIL(MW_ERR_EXISTS, "%s: exists; --force overwrites it", path);
+        if (!S_ISREG(sb.st_mode)) return MW_FAIL(MW_ERR_EXISTS, "%s: exists and is not a regular file", path);
+    }
+    size_t n = strlen(path) + 32;
+    MW_TRY(st, MW_CALLOC(&o->path, n, "output path"));
+    MW_TRY(st, MW_CALLOC(&o->tmp, n, "output path"));
+    snprintf(o->path, n, "%s", path);
+    snprintf(o->tmp, n, "%s.tmp.%ld", path, (long)getpid());
+    int fd = open(o->tmp, O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0666);
+    if (fd < 0) {
+        st = MW_FAIL(MW_ERR_EXISTS, "%s: cannot create: %s", o->tmp, strerror(errno));
+        goto fail;
+    }
+    remember(o->tmp);
+    if (want_fd)
+        o->fd = fd;
+    else
+        close(fd);
+    return MW_OK;
+fail:
+    free(o->path);
+    free(o->tmp);
+    *o = (mw_outfile){.fd = -1};
+    return st;
+}
+
+static void fsync_folder(const char *path) {
+    char *dir = strdup(path);
+    if (!dir) return;
+    char *slash = strrchr(dir, '/');
+    if (slash) slash[slash == dir ? 1 : 0] = 0;
+    int fd = open(slash ? dir : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0) {
+        fsync(fd); /* best effort: some network file systems refuse it, and the rename stands either way */
+        close(fd);
+    }
+    free(dir);
+}
+
+mw_status mw_outfile_commit(mw_outfile *o) {
+    mw_status st = MW_OK;
+    int fd = o->fd >= 0 ? o->fd : open(o->tmp, O_RDONLY | O_CLOEXEC);
+    o->fd = fd;
+    if (fd < 0 || fsync(fd) != 0) {
+        st = MW_FAIL(MW_ERR_IO, "%s: fsync: %s", o->tmp, strerror(errno));
+        goto fail;
+    }
+    if (rename(o->tmp, o->path) != 0) {
+        st = MW_FAIL(MW_ERR_IO, "%s: rename to %s: %s", o->tmp, o->path, strerror(errno));
+        goto fail;
+    }
+    forget(o->tmp);
+    fsync_folder(o->path);
+    close(o->fd);
+    free(o->path);
+    free(o->tmp);
+    *o = (mw_outfile){.fd = -1};
+    return MW_OK;
+fail:
+    mw_outfile_abort(o);
+    return st;
+}
+
+void mw_outfile_abort(mw_outfile *o) {
+    if (!o->tmp) return;
+    if (o->fd >= 0) close(o->fd);
+    unlink(o->tmp);
+    forget(o->tmp);
+    free(o->path);
+    free(o->tmp);
+    *o = (mw_outfile){.fd = -1};
+}

@@ -1,0 +1,178 @@
+/* worker/engine.h - the one door to the inference engine: open, submit, poll, cancel, close.
+ *
+ * The command line, the HTTP server, the benchmark and programs that embed the engine all use this and nothing else;
+ * no tensor, rank or device is visible above it. Every rank of an MPI job calls mw_engine_open with equal options (all
+ * but the ones marked "rank 0"); afterwards rank 0 submits and polls, the other ranks call mw_engine_follow, which
+ * returns when rank 0 closes. The engine starts a thread that owns MPI and the device; the caller's threads never touch
+ * either. MPI is initialised by the engine unless the caller has done so with MPI_THREAD_MULTIPLE.
+ *
+ * Thread-safety: submit, poll, cancel and the text functions may be called from any thread; open and close from one.
+ * Functions that return mw_status leave the reason in mw_error_text() of the calling thread.
+ * Strings are UTF-8. Inputs are borrowed for the call and copied where they are kept.
+ */
+#ifndef MW_WORKER_ENGINE_H
+#define MW_WORKER_ENGINE_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "worker/base/status.h"
+
+#if defined(__GNUC__)
+#define MW_API __attribute__((visibility("default")))
+#else
+#define MW_API
+#endif
+MW_BEGIN_DECLS
+
+typedef struct mw_engine mw_engine;
+
+/* ---- open ------------------------------------------------------------------------------------------------------- */
+
+typedef struct mw_engine_options {
+    const char *model;   /* model.h5 */
+    const char *backend; /* "auto", "cpu", "cuda"; NULL: auto */
+    int threads;         /* CPU threads of this rank; 0: its share of the host's cores */
+    int ctx;             /* longest context of a sequence, tokens; 0: the model's, at most 8192 */
+    int max_seqs;        /* sequences in a step; 0: 16 on the CPU backend, 256 on CUDA */
+    int max_step_tokens; /* rows of a step (prefill chunk); 0: 256 on the CPU backend, 2048 on CUDA */
+    uint64_t kv_bytes;   /* KV cache memory of this rank; 0: enough for max_seqs x ctx, within free memory */
+    bool int8_act;       /* CPU: int8 instead of int16 activations: faster prefill, coarser (docs/NUMERICS.md) */
+    bool no_verify;      /* do not check the file's checksums while loading */
+    bool dry_run;        /* plan and memory only: nothing is loaded, only mw_engine_describe and close are legal */
+    double timeout_s;    /* how long a silent rank is waited for; 0: 60 */
+    bool progress;       /* rank 0: progress bar on a terminal's stderr */
+} mw_engine_options;
+
+/* Collective. On failure every rank gets the same status, *out stays NULL and the text names the failing rank. */
+MW_API MW_MUST_CHECK mw_status mw_engine_open(mw_engine **out, const mw_engine_options *opt);
+
+MW_API int mw_engine_rank(const mw_engine *e);
+MW_API int mw_engine_size(const mw_engine *e);
+
+/* Ranks other than 0: serve until rank 0 closes or the group fails. */
+MW_API MW_MUST_CHECK mw_status mw_engine_follow(mw_engine *e);
+
+/* Ends all requests and the group. NULL allowed. Collective in effect: followers return from mw_engine_follow and then
+ * close too. Returns the first failure of the group, MW_OK for an orderly end. */
+MW_API mw_status mw_engine_close(mw_engine *e);
+
+/* ---- requests --------------------------------------------------------------------------------------------------- */
+
+typedef struct mw_token_bias {
+    int32_t token;
+    float bias; /* added to the logit; -100 and below bans in practice */
+} mw_token_bias;
+
+/* How to choose tokens. mw_sampling_default() gives greedy decoding of up to 128 tokens. */
+typedef struct mw_sampling {
+    int max_tokens; /* new tokens at most; 0: only the prompt is run (for prompt_logprobs); -1: to the context's end */
+    double temperature;                         /* 0: greedy */
+    int top_k;                                  /* 0: off */
+    double top_p;                               /* 1: off */
+    double min_p;                               /* 0: off; tokens below min_p x the best probability are dropped */
+    double repetition_penalty;                  /* 1: off; over prompt and output */
+    double presence_penalty, frequency_penalty; /* 0: off; over output */
+    uint64_t seed;
+    bool has_seed; /* false: a fresh random seed */
+    bool ignore_eos;
+    int n;                   /* answers to the same prompt; answer i uses seed + i */
+    int logprobs;            /* -1: none; 0: chosen token only; k: and the k best */
+    int prompt_logprobs;     /* the same for every prompt position after the first */
+    const char *const *stop; /* [n_stop] strings; the text ends before the first that appears */
+    int n_stop;
+    const int32_t *stop_ids; /* [n_stop_ids] */
+    int n_stop_ids;
+    const mw_token_bias *bias; /* [n_bias] */
+    int n_bias;
+} mw_sampling;
+MW_API mw_sampling mw_sampling_default(void);
+
+/* Exactly one of text, ids, messages_json. */
+typedef struct mw_request {
+    const char *text; /* tokenised with the model's special tokens in front */
+    size_t text_len;
+    const int32_t *ids; /* taken as they are */
+    size_t n_ids;
+    const char *messages_json; /* [{"role":..., "content":...}, ...], rendered by the model's chat template */
+    mw_sampling sampling;
+} mw_request;
+
+/* *id names the request in events. MW_ERR_USAGE: a parameter is out of range (named); MW_ERR_LIMIT: the prompt does not
+ * fit the context; MW_ERR_UNSUPPORTED: messages without a usable chat template. Rank 0. */
+MW_API MW_MUST_CHECK mw_status mw_engine_submit(mw_engine *e, const mw_request *r, uint64_t *id);
+
+/* Ends a request early; its DONE event follows with reason "cancelled". Unknown or finished ids are ignored. */
+MW_API void mw_engine_cancel(mw_engine *e, uint64_t id);
+
+/* ---- events ----------------------------------------------------------------------------------------------------- */
+
+typedef struct mw_token_logprob {
+    int32_t token;
+    float logprob; /* natural log of the model's probability, before penalties, bias and truncation */
+} mw_token_logprob;
+
+typedef struct mw_position_logprobs {
+    mw_token_logprob chosen;
+    const mw_token_logprob *top; /* [n_top], best first */
+    int n_top;
+} mw_position_logprobs;
+
+typedef enum { MW_EVENT_PROMPT, MW_EVENT_TOKEN, MW_EVENT_DONE, MW_EVENT_ERROR } mw_event_type;
+
+typedef struct mw_event {
+    mw_event_type type;
+    uint64_t id;
+    int index;        /* which of the n answers */
+    const char *text; /* TOKEN, DONE: text that became certain (may be empty); ERROR: what went wrong */
+    size_t text_len;
+    int32_t token;                        /* TOKEN */
+    const mw_position_logprobs *logprobs; /* TOKEN: of this token, when asked. PROMPT: [n_positions] */
+    size_t n_positions;                   /* PROMPT: prompt tokens - 1 */
+    const char *finish_reason;            /* DONE: "stop", "length", "cancelled" */
+    mw_status status;                     /* ERROR */
+    size_t prompt_tokens, output_tokens;  /* DONE */
+    double ttft_s, total_s;               /* DONE: since submit */
+    void *owner;                          /* private */
+} mw_event;
+
+/* The next event of any request, within timeout_ms (0: at once, -1: wait). *got false: none. Free with mw_event_free.
+ * Per answer: TOKEN events in order, then one DONE; PROMPT (when asked) before them; ERROR ends the whole request.
+ * MW_ERR_PEER, MW_ERR_TIMEOUT, ...: the group has failed, nothing more will come. Rank 0. */
+MW_API MW_MUST_CHECK mw_status mw_engine_poll(mw_engine *e, int timeout_ms, mw_event *ev, bool *got);
+MW_API void mw_event_free(mw_event *ev);
+
+/* ---- text ------------------------------------------------------------------------------------------------------- */
+
+/* Rank 0. The result is malloc'ed; free() it. add_special: what the tokenizer puts around a text (BOS). */
+MW_API MW_MUST_CHECK mw_status mw_engine_tokenize(mw_engine *e, const char *text, size_t n, bool add_special,
+                                                  int32_t **ids, size_t *n_ids);
+MW_API MW_MUST_CHECK mw_status mw_engine_detokenize(mw_engine *e, const int32_t *ids, size_t n, bool skip_special,
+                                                    char **text, size_t *text_len);
+/* true when the model's chat template works; otherwise *why (static until close) says why not. */
+MW_API bool mw_engine_can_chat(mw_engine *e, const char **why);
+
+/* ---- what is going on ------------------------------------------------------------------------------------------- */
+
+typedef struct mw_engine_info {
+    char backend[16], device[96], model_type[32];
+    int n_ranks, threads;
+    int ctx, max_seqs, max_step_tokens, vocab;
+    int kv_block_tokens, kv_blocks, kv_blocks_free;
+    uint64_t weight_bytes, kv_bytes, workspace_bytes; /* of this rank */
+    double load_s;                                    /* open to ready */
+    double load_gbps;                                 /* file bytes of this rank / reading time, 10^9 B/s */
+    uint64_t steps, prompt_tokens, output_tokens;     /* since open */
+    double step_s, wait_s;                            /* in steps; of that, waiting for other ranks */
+    int running, waiting;                             /* sequences */
+} mw_engine_info;
+MW_API void mw_engine_describe(mw_engine *e, mw_engine_info *out);
+
+/* The plan and memory table for people (dry run, --report). Rank 0; malloc'ed text. */
+MW_API MW_MUST_CHECK mw_status mw_engine_report(mw_engine *e, char **text);
+
+/* "marlin-worker 0.1.0 (git id), backends cpu, MPI ..., HDF5 ..." ; static. */
+MW_API const char *mw_engine_version(void);
+
+MW_END_DECLS
+#endif
