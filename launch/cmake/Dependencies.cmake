@@ -4,7 +4,7 @@ find_package(PkgConfig REQUIRED)
 find_package(MPI REQUIRED COMPONENTS C)            # libopenmpi-dev or libmpich-dev
 find_package(HDF5 REQUIRED COMPONENTS C)           # libhdf5-dev (serial is enough: ranks read with pread)
 pkg_check_modules(JANSSON REQUIRED IMPORTED_TARGET jansson>=2.12)      # libjansson-dev
-pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8>=10.30)    # libpcre2-dev
+pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8>=10.40)    # libpcre2-dev
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)       # libutf8proc-dev
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash>=0.8.0)    # libxxhash-dev
 

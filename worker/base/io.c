@@ -117,12 +117,13 @@ mw_status mw_outfile_begin(mw_outfile *o, const char *path, bool force, bool wan
     MW_TRY(st, MW_CALLOC(&o->tmp, n, "output path"));
     snprintf(o->path, n, "%s", path);
     snprintf(o->tmp, n, "%s.tmp.%ld", path, (long)getpid());
+    remember(o->tmp); /* before it exists: a signal may come in between */
     int fd = open(o->tmp, O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0666);
     if (fd < 0) {
         st = MW_FAIL(MW_ERR_EXISTS, "%s: cannot create: %s", o->tmp, strerror(errno));
+        forget(o->tmp);
         goto fail;
     }
-    remember(o->tmp);
     if (want_fd)
         o->fd = fd;
     else

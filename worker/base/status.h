@@ -19,6 +19,12 @@
 #define MW_END_DECLS
 #endif
 
+#if defined(__GNUC__)
+#define MW_API __attribute__((visibility("default"))) /* part of the shared library's face; all else is hidden */
+#else
+#define MW_API
+#endif
+
 #if defined(__GNUC__) || defined(__clang__)
 #define MW_MUST_CHECK   __attribute__((warn_unused_result))
 #define MW_PRINTF(f, a) __attribute__((format(printf, f, a)))
@@ -50,7 +56,7 @@ typedef enum mw_status {
 } mw_status;
 
 /* A short name such as "format error"; never NULL, also for values that are not in the enum. */
-const char *mw_status_name(mw_status s);
+MW_API const char *mw_status_name(mw_status s);
 
 /* Record a failure of this thread and return `code`. `fmt` is one line without a final newline. The previous text of
  * this thread is replaced. file/line are shown only at log level debug. */
@@ -58,7 +64,7 @@ mw_status mw_fail(mw_status code, const char *file, int line, const char *fmt, .
 #define MW_FAIL(code, ...) mw_fail((code), __FILE__, __LINE__, __VA_ARGS__)
 
 /* The text of this thread's last failure; "" when there is none. Valid until the next MW_FAIL of the thread. */
-const char *mw_error_text(void);
+MW_API const char *mw_error_text(void);
 
 /* Put text under this thread: used to carry a worker thread's or another rank's failure to the caller's thread. */
 void mw_error_set_text(const char *text);

@@ -45,19 +45,24 @@ bool mw_tokenizer_is_special(const mw_tokenizer *t, int32_t id);
  * and for constrained decoding. */
 MW_MUST_CHECK mw_status mw_tokenizer_piece(const mw_tokenizer *t, int32_t id, mw_str *out);
 
-/* Streaming: ids in, text out as soon as it is certain. Holds back incomplete UTF-8 (and, for sentencepiece-style
- * tokenizers, what depends on the position in the text). The concatenation of all pushes and the final flush is
- * mw_tokenizer_decode of all ids. */
+/* Streaming: ids in, text out as soon as it is certain. Holds back incomplete UTF-8 and, for byte fallback, a run of
+ * <0xHH> tokens until it ends, since only the whole run tells whether it is text. The concatenation of all pushes and
+ * the final flush is mw_tokenizer_decode of all ids. */
 typedef struct mw_detok {
     const mw_tokenizer *t;
     bool skip_special;
+    bool started;          /* a token has been pushed */
+    int to_strip;          /* characters that the decoder may still take off the front of the text */
     unsigned char held[8]; /* an incomplete UTF-8 sequence */
     int n_held;
-    bool started;
+    mw_str run; /* bytes of the <0xHH> tokens in a row */
 } mw_detok;
 void mw_detok_init(mw_detok *d, const mw_tokenizer *t, bool skip_special);
 MW_MUST_CHECK mw_status mw_detok_push(mw_detok *d, int32_t id, mw_str *out);
+/* What was held back; the object is then as after init, with nothing to free. */
 MW_MUST_CHECK mw_status mw_detok_flush(mw_detok *d, mw_str *out);
+/* For a stream that is given up without flush. */
+void mw_detok_free(mw_detok *d);
 
 MW_END_DECLS
 #endif

@@ -1,0 +1,5 @@
+mw_test(text/test_tokenizer.c      LIBS mw_text RANKS 1 GPUS 0 SECONDS 60)
+mw_test(text/test_tok_hostile.c    LIBS mw_text RANKS 1 GPUS 0 SECONDS 60)
+mw_test(text/test_tok_checkpoint.c LIBS mw_text RANKS 1 GPUS 0 SECONDS 20)
+mw_test(text/test_chat.c            LIBS mw_text RANKS 1 GPUS 0 SECONDS 60)
+mw_test(text/test_chat_checkpoint.c LIBS mw_text RANKS 1 GPUS 0 SECONDS 20)
