@@ -40,6 +40,9 @@ typedef struct mw_weight {
 
 typedef struct mw_ckpt mw_ckpt;
 
+/* The HDF5 library: "1.10.8", and the running one's version where that differs. Static. */
+const char *mw_ckpt_library(void);
+
 /* Walk and check `path`. */
 MW_MUST_CHECK mw_status mw_ckpt_open(mw_ckpt **out, const char *path);
 void mw_ckpt_close(mw_ckpt *c); /* NULL allowed */

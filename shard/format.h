@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "worker/base/dtype.h"
+MW_BEGIN_DECLS
 
 #define MW_FORMAT_NAME  "marlin-h5"
 #define MW_FORMAT_MAJOR 1 /* a reader refuses a larger major */
@@ -34,4 +35,16 @@ static inline int64_t mw_round_up(int64_t x, int64_t unit) {
 #define MW_TEXT_CHAT_TEMPLATE     "chat_template"
 #define MW_TEXT_SOURCE_FILES      "source_files.json"
 
+/* The parts of a weight that are datasets. */
+typedef enum { MW_PART_QWEIGHT, MW_PART_SCALES, MW_PART_ZEROS, MW_PART_PERM, MW_PART_BIAS, MW_PART_WEIGHT } mw_part;
+#define MW_PARTS 6
+const char *mw_part_name(mw_part p); /* "qweight", ... */
+
+/* Extents of a checksum block, in elements of the dataset: so chosen that the cuts of a shard plan seldom split one.
+ * qweight: a quantisation group (128 rows when per-channel) x 64 columns of the matrix; scales and zeros: 64 x 64; a
+ * 2-D weight: 64 x 512; everything 1-D: one block. Never larger than the dataset. */
+void mw_block_shape(mw_part part, mw_layout layout, int64_t group_size, int64_t rows, int64_t cols, int64_t *block_rows,
+                    int64_t *block_cols);
+
+MW_END_DECLS
 #endif

@@ -14,6 +14,10 @@ MW_BEGIN_DECLS
 
 typedef struct mw_writer mw_writer;
 
+/* For the main() of a tool that writes, before anything else: HDF5 must not clean up at exit. After a failed close
+ * (disk full) its exit handler would touch the half-closed file again, and crash. */
+void mw_writer_init_process(void);
+
 /* What goes into the root attributes beside the schema's own. Strings are borrowed for the call. */
 typedef struct mw_provenance {
     const char *creator;       /* "marlin-convert 0.1.0 (1a2b3c4d)" */
