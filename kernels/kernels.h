@@ -109,6 +109,7 @@ typedef struct mw_dev_info {
     uint64_t mem_total; /* bytes */
     uint64_t mem_free;
     mw_stream stream;
+    bool host_memory; /* device memory is ordinary host memory: weights may be read straight into it */
 } mw_dev_info;
 
 typedef struct mw_kernels {
