@@ -2,10 +2,15 @@
  *
  * "Collective" below means: every rank calls it, in the same order, with equal arguments. A rank that fails on its own
  * between two collectives goes on to the next mw_comm_agree, or calls mw_comm_poison when others already wait for it.
- * Every wait is bounded: a rank whose data has not come within timeout_s is named in MW_ERR_TIMEOUT. Waiting spins
- * briefly, then yields, then sleeps: an idle rank uses no core. After MW_ERR_PEER or MW_ERR_TIMEOUT only
- * mw_comm_close is legal, and the process should end with mw_comm_exit.
+ * Every wait is bounded: a rank whose data has not come within timeout_s is named in MW_ERR_TIMEOUT, a rank of this
+ * host whose process has ended in MW_ERR_PEER, at once. Waiting spins briefly, then sleeps: an idle rank uses no core.
+ * The first failure of a group reaches all ranks by itself; from then on every call returns it again, only
+ * mw_comm_should_report and mw_comm_close do anything, and the process should end with mw_comm_exit.
+ * (MW_ERR_USAGE, MW_ERR_NOMEM and MW_ERR_LIMIT leave the group as it was: a rank that alone meets one poisons.)
  * One thread at a time may use a group, the one that created it (MPI_THREAD_FUNNELED).
+ *
+ * Reported once: after a failure every rank asks mw_comm_should_report, and the one that gets true prints
+ * mw_error_text(); then all call mw_comm_close and mw_comm_exit.
  *
  * Counts are ELEMENTS of the dtype, never bytes, unless a name says bytes.
  */
@@ -20,11 +25,15 @@ MW_BEGIN_DECLS
 
 typedef struct mw_comm mw_comm;
 
-/* Join the group that the launcher started (mpirun, srun --mpi=pmix, mpiexec); without a launcher a group of one.
- * Collective. timeout_s > 0 bounds every later wait for a peer. *out is set only on MW_OK. */
+/* Join the group that the launcher started (mpirun, srun --mpi=pmix, mpiexec); without a launcher a group of one, which
+ * does not start MPI. Collective. timeout_s > 0 bounds every later wait for a peer. *out is set only on MW_OK.
+ * The calling thread becomes MPI's main thread. A program that has initialised MPI itself must have asked for
+ * MPI_THREAD_SERIALIZED or more (MW_ERR_USAGE), and finalises it itself.
+ * Tells worker/base/log.h who we are. MPI_Init cannot be given a deadline: if it has not returned within timeout_s (at
+ * least 30 s), one line is logged and the process ends with MW_ERR_TIMEOUT. */
 MW_MUST_CHECK mw_status mw_comm_open(mw_comm **out, double timeout_s);
-/* Leaves the group; the last use of MPI in the process. Collective when all is well, never blocks after a failure.
- * NULL allowed. */
+/* Leaves the group; the last use of MPI in the process. Collective when all is well (waits at most timeout_s for the
+ * others to leave too), never blocks after a failure. NULL allowed. */
 void mw_comm_close(mw_comm *c);
 
 int mw_comm_rank(const mw_comm *c); /* 0 .. size-1 */
@@ -32,7 +41,7 @@ int mw_comm_size(const mw_comm *c);
 int mw_comm_local_rank(const mw_comm *c); /* among the ranks of this host */
 int mw_comm_local_size(const mw_comm *c);
 const char *mw_comm_host(const mw_comm *c);
-/* The MPI library, one line: "Open MPI v4.1.4". */
+/* The MPI library, one line: "Open MPI v4.1.4". Legal at any time, also without a group. */
 const char *mw_comm_library(void);
 
 /* CPU cores this rank should use: the cores of its affinity mask, divided among the ranks of the host that have the
@@ -45,8 +54,19 @@ MW_MUST_CHECK mw_status mw_comm_cpu_share(mw_comm *c, int *cores, bool *oversubs
 MW_MUST_CHECK mw_status mw_comm_agree(mw_comm *c, mw_status mine);
 
 /* Tell all ranks that this one cannot go on (its mw_error_text goes with it): whatever they wait for ends with
- * MW_ERR_PEER and that text. Not collective. */
+ * MW_ERR_PEER and "rank 2 (node07): " in front of that text. Not collective, does not wait for anyone. Only the first
+ * failure of a group counts. */
 void mw_comm_poison(mw_comm *c, mw_status why);
+
+/* Is it this rank that tells the user about the failure? Ask on every rank, after a call has failed and before
+ * mw_comm_close; true on one of them:
+ *   - a failed mw_comm_agree: rank 0;
+ *   - a failed group: the rank where it began (it poisoned, or was the first to miss somebody). The others wait for its
+ *     word, about a second, and if it does not come the lowest living rank gets true: so the call may sleep;
+ *   - c == NULL: the last answer for a group; if none came about, rank 0 in the eyes of the launcher, or everybody if
+ *     there is no launcher.
+ * The others should print nothing at all. mw_comm_exit gives the reporting rank time to print. */
+bool mw_comm_should_report(mw_comm *c);
 
 /* bytes of `buf` from root to all. Collective. `idle`: the wait may be long and is not bounded by the timeout (a
  * follower waiting for the next step). */
@@ -71,11 +91,12 @@ MW_MUST_CHECK mw_status mw_comm_all_reduce_f32(mw_comm *c, float *buf, size_t n_
 MW_MUST_CHECK mw_status mw_comm_gather_cols_f32(mw_comm *c, int root, const float *src, size_t rows, const size_t *cols,
                                                 float *dst);
 
-/* Time this rank spent waiting in step collectives since the last call, seconds. */
+/* Time this rank spent waiting for others in step collectives since the last call, seconds. */
 double mw_comm_wait_s(mw_comm *c);
 
 /* End the process with `code`: quietly when the group is healthy, through MPI_Abort when peers could still wait for us.
- * For main() only. */
+ * Closes c, which may be NULL (closed before, or never opened). Ends in bounded time, a stuck MPI included; code 0 of
+ * a failed group becomes MW_ERR_PEER. For main() only. */
 _Noreturn void mw_comm_exit(mw_comm *c, int code);
 
 MW_END_DECLS
