@@ -18,11 +18,6 @@
 
 #include "worker/base/status.h"
 
-#if defined(__GNUC__)
-#define MW_API __attribute__((visibility("default")))
-#else
-#define MW_API
-#endif
 MW_BEGIN_DECLS
 
 typedef struct mw_engine mw_engine;
@@ -44,7 +39,8 @@ typedef struct mw_engine_options {
     bool progress;       /* rank 0: progress bar on a terminal's stderr */
 } mw_engine_options;
 
-/* Collective. On failure every rank gets the same status, *out stays NULL and the text names the failing rank. */
+/* Collective. On failure every rank gets the same status and the text names the failing rank; *out is set all the same,
+ * only mw_engine_reports, mw_engine_exit and mw_engine_close are legal on it. */
 MW_API MW_MUST_CHECK mw_status mw_engine_open(mw_engine **out, const mw_engine_options *opt);
 
 MW_API int mw_engine_rank(const mw_engine *e);
@@ -56,6 +52,17 @@ MW_API MW_MUST_CHECK mw_status mw_engine_follow(mw_engine *e);
 /* Ends all requests and the group. NULL allowed. Collective in effect: followers return from mw_engine_follow and then
  * close too. Returns the first failure of the group, MW_OK for an orderly end. */
 MW_API mw_status mw_engine_close(mw_engine *e);
+
+/* After a failure: is this the one rank of the group that should tell the user? e may be NULL. */
+MW_API bool mw_engine_reports(mw_engine *e);
+
+/* Instead of close, for the main() of a program that is its own job: ends the process with `code` in bounded time, and
+ * with it the job, also where other ranks are stuck or dead. e may be NULL. */
+#if defined(__GNUC__)
+__attribute__((noreturn))
+#endif
+MW_API void
+mw_engine_exit(mw_engine *e, int code);
 
 /* ---- requests --------------------------------------------------------------------------------------------------- */
 

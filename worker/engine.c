@@ -1,0 +1,281 @@
+#include "worker/engine.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "worker/engine_internal.h"
+
+/* ---- the engine's thread ---- */
+
+/* Remember how it ended, and wake everybody who waits. */
+static void end_phase(mw_engine *e, mw_status st) {
+    pthread_mutex_lock(&e->lock);
+    e->phase = MW_ENGINE_ENDED;
+    e->st = st;
+    if (st != MW_OK) memcpy(e->text, mw_error_text(), sizeof e->text);
+    pthread_cond_broadcast(&e->to_caller);
+    pthread_mutex_unlock(&e->lock);
+}
+
+static void *engine_main(void *arg) {
+    mw_engine *e = arg;
+    mw_status st = mw_engine_setup(e);
+    if (st == MW_OK) {
+        pthread_mutex_lock(&e->lock);
+        e->phase = MW_ENGINE_READY;
+        pthread_cond_broadcast(&e->to_caller);
+        pthread_mutex_unlock(&e->lock);
+        if (!e->opt.dry_run) st = e->rank == 0 ? mw_engine_serve(e) : mw_engine_follow_steps(e);
+    }
+    e->report_here = st != MW_OK && mw_comm_should_report(e->comm);
+    mw_engine_teardown(e);
+    if (st == MW_OK) { /* after a failure the group stays, for mw_engine_exit to end the job with */
+        mw_comm_close(e->comm);
+        e->comm = NULL;
+    }
+    end_phase(e, st);
+    return NULL;
+}
+
+static mw_status copy_options(mw_engine *e, const mw_engine_options *opt) {
+    e->opt = *opt;
+    e->opt.model = opt->model ? strdup(opt->model) : NULL;
+    e->opt.backend = opt->backend ? strdup(opt->backend) : NULL;
+    if ((opt->model && !e->opt.model) || (opt->backend && !e->opt.backend)) return MW_FAIL(MW_ERR_NOMEM, "options");
+    return MW_OK;
+}
+
+mw_status mw_engine_open(mw_engine **out, const mw_engine_options *opt) {
+    mw_status st = MW_OK;
+    mw_engine *e = NULL;
+    *out = NULL;
+    MW_TRY(st, MW_CALLOC(&e, 1, "engine"));
+    pthread_mutex_init(&e->lock, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&e->to_engine, &monotonic);
+    pthread_cond_init(&e->to_caller, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    e->submitted_tail = &e->submitted;
+    e->events_tail = &e->events;
+    e->next_id = 1;
+    *out = e; /* also on failure: whoever must end the job needs the group (mw_engine_exit) */
+    MW_TRY(st, copy_options(e, opt));
+    int err = pthread_create(&e->thread, NULL, engine_main, e);
+    if (err) {
+        st = MW_FAIL(MW_ERR_NOMEM, "starting the engine's thread: %s", strerror(err));
+        goto fail;
+    }
+    e->thread_started = true;
+    pthread_mutex_lock(&e->lock);
+    while (e->phase == MW_ENGINE_OPENING) pthread_cond_wait(&e->to_caller, &e->lock);
+    st = e->phase == MW_ENGINE_READY ? MW_OK : e->st;
+    pthread_mutex_unlock(&e->lock);
+    if (st != MW_OK) mw_error_set_text(e->text);
+fail:
+    return st;
+}
+
+int mw_engine_rank(const mw_engine *e) {
+    return e->rank;
+}
+int mw_engine_size(const mw_engine *e) {
+    return e->size;
+}
+
+mw_status mw_engine_follow(mw_engine *e) {
+    pthread_mutex_lock(&e->lock);
+    while (e->phase != MW_ENGINE_ENDED) pthread_cond_wait(&e->to_caller, &e->lock);
+    mw_status st = e->st;
+    pthread_mutex_unlock(&e->lock);
+    if (st != MW_OK) mw_error_set_text(e->text);
+    return st;
+}
+
+static void free_queues(mw_engine *e) {
+    while (e->submitted) {
+        mw_job *next = e->submitted->next;
+        mw_job_free(e->submitted);
+        e->submitted = next;
+    }
+    while (e->events) {
+        mw_event_node *next = e->events->next;
+        mw_event_node_free(e->events);
+        e->events = next;
+    }
+    free(e->cancel);
+}
+
+mw_status mw_engine_close(mw_engine *e) {
+    if (!e) return MW_OK;
+    pthread_mutex_lock(&e->lock);
+    e->closing = true;
+    pthread_cond_broadcast(&e->to_engine);
+    pthread_mutex_unlock(&e->lock);
+    if (e->thread_started) pthread_join(e->thread, NULL);
+    mw_status st = e->st;
+    if (st != MW_OK) mw_error_set_text(e->text);
+    free_queues(e);
+    mw_tokenizer_close(e->tokenizer);
+    mw_chat_close(e->chat);
+    mw_str_free(&e->report);
+    mw_comm_close(e->comm);
+    pthread_mutex_destroy(&e->lock);
+    pthread_cond_destroy(&e->to_engine);
+    pthread_cond_destroy(&e->to_caller);
+    free((void *)e->opt.model);
+    free((void *)e->opt.backend);
+    free(e);
+    return st;
+}
+
+static bool has_failed(mw_engine *e) {
+    pthread_mutex_lock(&e->lock);
+    bool failed = e->phase == MW_ENGINE_ENDED && e->st != MW_OK;
+    pthread_mutex_unlock(&e->lock);
+    return failed;
+}
+
+bool mw_engine_reports(mw_engine *e) {
+    if (!e) return mw_comm_should_report(NULL);
+    return has_failed(e) ? e->report_here : e->rank == 0;
+}
+
+void mw_engine_exit(mw_engine *e, int code) {
+    if (e && has_failed(e)) mw_comm_exit(e->comm, code);
+    mw_engine_close(e);
+    mw_comm_exit(NULL, code);
+}
+
+/* ---- requests and events ---- */
+
+mw_status mw_engine_submit(mw_engine *e, const mw_request *r, uint64_t *id) {
+    mw_job *j = NULL;
+    if (e->rank != 0) return MW_FAIL(MW_ERR_USAGE, "requests are submitted on rank 0, this is rank %d", e->rank);
+    if (e->opt.dry_run) return MW_FAIL(MW_ERR_USAGE, "a dry run takes no requests");
+    mw_status st = mw_job_new(&j, e, r);
+    if (st != MW_OK) return st;
+    pthread_mutex_lock(&e->lock);
+    if (e->phase != MW_ENGINE_READY || e->closing) {
+        st = e->st != MW_OK ? e->st : MW_ERR_CANCELLED;
+        pthread_mutex_unlock(&e->lock);
+        mw_job_free(j);
+        return MW_FAIL(st, "the engine has ended%s%s", e->text[0] ? ": " : "", e->text);
+    }
+    *id = j->id = e->next_id++;
+    *e->submitted_tail = j;
+    e->submitted_tail = &j->next;
+    pthread_cond_signal(&e->to_engine);
+    pthread_mutex_unlock(&e->lock);
+    return MW_OK;
+}
+
+void mw_engine_cancel(mw_engine *e, uint64_t id) {
+    pthread_mutex_lock(&e->lock);
+    if (e->n_cancel == e->cap_cancel) {
+        size_t cap = e->cap_cancel ? 2 * e->cap_cancel : 16;
+        uint64_t *p = realloc(e->cancel, cap * sizeof *p);
+        if (p) {
+            e->cancel = p;
+            e->cap_cancel = cap;
+        }
+    }
+    if (e->n_cancel < e->cap_cancel) e->cancel[e->n_cancel++] = id; /* else: it ends by itself, only later */
+    pthread_cond_signal(&e->to_engine);
+    pthread_mutex_unlock(&e->lock);
+}
+
+static void deadline_in(struct timespec *t, int ms) {
+    clock_gettime(CLOCK_MONOTONIC, t);
+    t->tv_sec += ms / 1000;
+    t->tv_nsec += (long)(ms % 1000) * 1000000;
+    if (t->tv_nsec >= 1000000000) t->tv_sec++, t->tv_nsec -= 1000000000;
+}
+
+mw_status mw_engine_poll(mw_engine *e, int timeout_ms, mw_event *ev, bool *got) {
+    struct timespec until;
+    mw_status st = MW_OK;
+    int err = 0;
+    if (timeout_ms > 0) deadline_in(&until, timeout_ms);
+    *got = false;
+    pthread_mutex_lock(&e->lock);
+    while (!e->events && e->phase == MW_ENGINE_READY && timeout_ms != 0 && err != ETIMEDOUT)
+        err = timeout_ms < 0 ? pthread_cond_wait(&e->to_caller, &e->lock)
+                             : pthread_cond_timedwait(&e->to_caller, &e->lock, &until);
+    mw_event_node *node = e->events;
+    if (node) {
+        e->events = node->next;
+        if (!e->events) e->events_tail = &e->events;
+    } else if (e->phase == MW_ENGINE_ENDED) {
+        st = e->st;
+    }
+    pthread_mutex_unlock(&e->lock);
+    if (node) {
+        *ev = node->ev;
+        *got = true;
+    } else if (st != MW_OK) {
+        mw_error_set_text(e->text);
+    }
+    return st;
+}
+
+void mw_event_free(mw_event *ev) {
+    mw_event_node_free(ev->owner);
+    ev->owner = NULL;
+}
+
+/* ---- text ---- */
+
+static mw_status need_tokenizer(const mw_engine *e) {
+    if (e->tokenizer) return MW_OK;
+    return MW_FAIL(MW_ERR_UNSUPPORTED, "%s has no tokenizer", e->opt.model);
+}
+
+mw_status mw_engine_tokenize(mw_engine *e, const char *text, size_t n, bool add_special, int32_t **ids, size_t *n_ids) {
+    mw_ids v = {0};
+    mw_status st = need_tokenizer(e);
+    if (st == MW_OK) st = mw_tokenizer_encode(e->tokenizer, text, n, add_special ? MW_TOK_ADD_SPECIAL : 0, &v);
+    if (st != MW_OK) {
+        mw_ids_free(&v);
+        return st;
+    }
+    *ids = v.p;
+    *n_ids = v.n;
+    return MW_OK;
+}
+
+mw_status mw_engine_detokenize(mw_engine *e, const int32_t *ids, size_t n, bool skip_special, char **text,
+                               size_t *text_len) {
+    mw_str s = {0};
+    mw_status st = need_tokenizer(e);
+    if (st == MW_OK) st = mw_tokenizer_decode(e->tokenizer, ids, n, skip_special, &s);
+    if (st == MW_OK) st = mw_str_add(&s, "", 0); /* a string even when nothing was decoded */
+    if (st != MW_OK) {
+        mw_str_free(&s);
+        return st;
+    }
+    *text = s.p;
+    *text_len = s.n;
+    return MW_OK;
+}
+
+bool mw_engine_can_chat(mw_engine *e, const char **why) {
+    *why = e->why_no_chat;
+    return e->chat != NULL;
+}
+
+/* ---- what is going on ---- */
+
+void mw_engine_describe(mw_engine *e, mw_engine_info *out) {
+    pthread_mutex_lock(&e->lock);
+    *out = e->info;
+    pthread_mutex_unlock(&e->lock);
+}
+
+mw_status mw_engine_report(mw_engine *e, char **text) {
+    *text = strdup(e->report.p ? e->report.p : "");
+    return *text ? MW_OK : MW_FAIL(MW_ERR_NOMEM, "report");
+}

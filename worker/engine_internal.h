@@ -1,0 +1,125 @@
+/* worker/engine_internal.h - private to worker/engine*.c: what an open engine is.
+ *
+ *   engine.c   the calls of engine.h; the meeting point between callers' threads and the engine's own
+ *   setup.c    opening: group, device, file, plan, memory, weights, texts
+ *   serve.c    the engine thread's loop: rank 0 plans, samples and answers; the others follow
+ *   job.c      requests on their way in, events on their way out
+ */
+#ifndef MW_WORKER_ENGINE_INTERNAL_H
+#define MW_WORKER_ENGINE_INTERNAL_H
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "worker/answer.h"
+#include "worker/engine.h"
+#include "worker/model.h"
+#include "worker/sampler.h"
+#include "worker/scheduler.h"
+#include "worker/text/chat.h"
+#include "worker/text/tokenizer.h"
+
+/* One of the n answers of a job. */
+typedef struct mw_gen {
+    mw_seq seq; /* seq.owner is this */
+    struct mw_job *job;
+    int index;
+    uint64_t seed;
+    mw_answer answer;
+    bool scheduled, done;
+} mw_gen;
+
+/* A request inside the engine. */
+typedef struct mw_job {
+    uint64_t id;
+    mw_sampling sampling; /* its arrays belong to the job */
+    mw_gen *gen;          /* [sampling.n] */
+    int n_open;           /* answers not done */
+    double submitted_s, first_token_s;
+    mw_position_logprobs *prompt_lp; /* [n_prompt - 1], filled as prompt rows come; NULL when not asked */
+    mw_token_logprob *prompt_top;    /* [n_prompt - 1][k] behind prompt_lp */
+    size_t prompt_lp_done;
+    struct mw_job *next; /* in the submit queue or the list of active jobs */
+} mw_job;
+
+/* An event with the memory its pointers point to. */
+typedef struct mw_event_node {
+    mw_event ev;
+    struct mw_event_node *next;
+    mw_position_logprobs lp;
+    mw_position_logprobs *prompt_lp;
+    mw_token_logprob *prompt_top;
+} mw_event_node;
+
+typedef enum { MW_ENGINE_OPENING, MW_ENGINE_READY, MW_ENGINE_ENDED } mw_engine_phase;
+
+struct mw_engine {
+    mw_engine_options opt; /* strings belong to the engine */
+
+    /* between threads, under `lock` */
+    pthread_mutex_t lock;
+    pthread_cond_t to_engine; /* new jobs, cancels, closing */
+    pthread_cond_t to_caller; /* phase changes, new events */
+    mw_engine_phase phase;
+    mw_status st; /* why it ended */
+    char text[MW_ERROR_TEXT_MAX];
+    bool report_here; /* of all ranks this one tells the user */
+    bool closing;
+    mw_job *submitted, **submitted_tail;
+    uint64_t *cancel; /* [n_cancel] ids */
+    size_t n_cancel, cap_cancel;
+    mw_event_node *events, **events_tail;
+    uint64_t next_id;
+    mw_engine_info info;
+
+    /* set before READY, constant afterwards */
+    int rank, size;
+    pthread_t thread;
+    bool thread_started;
+    mw_model_config cfg;
+    mw_tokenizer *tokenizer; /* rank 0; NULL when the file has none */
+    mw_chat *chat;           /* rank 0; NULL when chat is off */
+    char why_no_chat[MW_ERROR_TEXT_MAX];
+    mw_str report; /* rank 0 */
+
+    /* the engine thread's own */
+    mw_comm *comm;
+    const mw_kernels *kernels;
+    mw_dev *dev;
+    mw_ckpt *ckpt;
+    mw_plan *plan;
+    mw_model *model;
+    mw_scheduler sched;
+    mw_sampler sampler;
+    mw_step step;
+    mw_job *active;
+    bool told_idle; /* the other ranks know that there is nothing to do */
+};
+
+/* ---- setup.c ---- */
+
+/* Everything up to READY. Collective; the status is the group's. */
+MW_MUST_CHECK mw_status mw_engine_setup(mw_engine *e);
+/* Release all that setup made, in any state. */
+void mw_engine_teardown(mw_engine *e);
+
+/* ---- serve.c ---- */
+
+/* Rank 0: until closing or a failure of the group. Others: until told to stop. */
+MW_MUST_CHECK mw_status mw_engine_serve(mw_engine *e);
+MW_MUST_CHECK mw_status mw_engine_follow_steps(mw_engine *e);
+
+/* ---- job.c ---- */
+
+/* A job with the prompt's ids in every answer. Checks parameters and limits. */
+MW_MUST_CHECK mw_status mw_job_new(mw_job **out, mw_engine *e, const mw_request *r);
+void mw_job_free(mw_job *j);
+
+/* Queue an event for the callers. `text` is copied. */
+MW_MUST_CHECK mw_status mw_emit_token(mw_engine *e, mw_gen *g, int32_t token, const mw_str *text,
+                                      const mw_position_logprobs *lp);
+MW_MUST_CHECK mw_status mw_emit_prompt(mw_engine *e, mw_gen *g);
+MW_MUST_CHECK mw_status mw_emit_done(mw_engine *e, mw_gen *g, const char *reason, const mw_str *text);
+MW_MUST_CHECK mw_status mw_emit_error(mw_engine *e, uint64_t id, mw_status st, const char *text);
+void mw_event_node_free(mw_event_node *n);
+
+#endif

@@ -1,0 +1,157 @@
+/* One step of the model: the order of the kernels and collectives, readable from top to bottom. */
+#include "worker/model.h"
+
+typedef struct {
+    mw_model *m;
+    mw_batch b; /* device pointers */
+    const int32_t *logit_row;
+    int64_t t; /* rows */
+    int layer; /* for messages; -1 outside the layers */
+} step_ctx;
+
+/* With MARLIN_CHECK_NAN: name the first place where a value is not finite. */
+static mw_status check(step_ctx *c, const char *where, const void *x, int64_t ld, int64_t rows, int64_t n) {
+    int64_t bad = 0;
+    mw_model *m = c->m;
+    if (!m->o.check_nan) return MW_OK;
+    mw_status st = m->k->count_nonfinite(m->dev, x, ld, rows, n, false, &bad);
+    if (st != MW_OK || bad == 0) return st;
+    if (c->layer < 0)
+        return MW_FAIL(MW_ERR_NUMERIC, "%lld of %lld values are not finite after %s", (long long)bad,
+                       (long long)(rows * n), where);
+    return MW_FAIL(MW_ERR_NUMERIC, "layer %d: %lld of %lld values are not finite after %s", c->layer, (long long)bad,
+                   (long long)(rows * n), where);
+}
+
+/* Partial results of all ranks added up, on every rank. */
+static mw_status reduce(step_ctx *c, void *x) {
+    mw_model *m = c->m;
+    if (mw_comm_size(m->comm) == 1) return MW_OK;
+    return mw_comm_all_reduce_f32(m->comm, x, (size_t)(c->t * m->cfg->hidden));
+}
+
+/* x += delta; then the norm, in the order that projection `p` wants its inputs, and the projection itself. */
+static mw_status norm_project(step_ctx *c, const void *delta, const float *norm, const mw_proj *p, void *out) {
+    mw_status st = MW_OK;
+    mw_model *m = c->m;
+    int64_t h = m->cfg->hidden;
+    float eps = (float)m->cfg->rms_eps;
+    for (int i = 0; i < p->n; i++) {
+        bool again = i > 0 && p->perm[i] == NULL && p->perm[i - 1] == NULL; /* xn is already in this order */
+        if (!again)
+            MW_TRY(st, m->k->add_norm(m->dev, m->x, i == 0 ? delta : NULL, m->xn, c->t, h, norm, eps, p->perm[i]));
+        char *y = (char *)out + (size_t)p->col[i] * mw_dtype_size(m->act);
+        MW_TRY(st, m->k->linear(m->dev, &p->part[i], c->t, m->xn, h, y, p->width, false));
+    }
+fail:
+    return st;
+}
+
+static mw_status attention(step_ctx *c, const mw_layer *l) {
+    mw_status st = MW_OK;
+    mw_model *m = c->m;
+    const mw_attn *a = &l->attn;
+    int64_t width = l->qkv.width, q = (int64_t)a->n_q * a->head_dim, ld = q;
+    const void *in = m->attn;
+    MW_TRY(st, check(c, "qkv", m->qkv, width, c->t, width));
+    MW_TRY(st, m->k->rope_kv(m->dev, a, &c->b, m->qkv, width, l->k_cache, l->v_cache));
+    MW_TRY(st, m->k->attention(m->dev, a, &c->b, m->qkv, width, l->k_cache, l->v_cache, m->attn, q));
+    MW_TRY(st, check(c, "attention", m->attn, q, c->t, q));
+    if (l->o_perm) { /* act-order: o_proj's rows are sorted across the heads of all ranks */
+        if (mw_comm_size(m->comm) > 1) {
+            MW_TRY(st, mw_comm_gather_cols_f32(m->comm, -1, m->attn, (size_t)c->t, m->q_cols, m->attn_all));
+            in = m->attn_all;
+            ld = m->cfg->n_heads * m->cfg->head_dim;
+        }
+        MW_TRY(st, m->k->gather_cols(m->dev, m->o_in, l->o.k, in, ld, c->t, l->o.k, l->o_perm));
+        in = m->o_in;
+        ld = l->o.k;
+    }
+    MW_TRY(st, m->k->linear(m->dev, &l->o, c->t, in, ld, m->part, l->o.n, false));
+    MW_TRY(st, reduce(c, m->part));
+    MW_TRY(st, check(c, "o_proj", m->part, l->o.n, c->t, l->o.n));
+fail:
+    return st;
+}
+
+static mw_status mlp(step_ctx *c, const mw_layer *l) {
+    mw_status st = MW_OK;
+    mw_model *m = c->m;
+    int64_t width = l->gate_up.width;
+    MW_TRY(st, m->k->silu_mul(m->dev, m->gate_up, width, m->gate_up, width, c->t, l->down.k, l->gate_up.off[1]));
+    MW_TRY(st, check(c, "silu(gate) * up", m->gate_up, width, c->t, l->down.k));
+    MW_TRY(st, m->k->linear(m->dev, &l->down, c->t, m->gate_up, width, m->part, l->down.n, false));
+    MW_TRY(st, reduce(c, m->part));
+    MW_TRY(st, check(c, "down_proj", m->part, l->down.n, c->t, l->down.n));
+fail:
+    return st;
+}
+
+/* Final norm and lm_head of the wanted rows, a bounded number at a time; the vocabulary slices meet on rank 0. */
+static mw_status logits(step_ctx *c, int n_logits, mw_logits_fn on_logits, void *arg) {
+    mw_status st = MW_OK;
+    mw_model *m = c->m;
+    int64_t h = m->cfg->hidden, v = m->lm_head.n;
+    size_t part = (size_t)m->o.max_logits * (size_t)h * mw_dtype_size(m->act);
+    char *xs = m->sel, *ps = xs + part, *ns = ps + part;
+    bool many = mw_comm_size(m->comm) > 1;
+    for (int first = 0; first < n_logits; first += m->o.max_logits) {
+        int n = n_logits - first < m->o.max_logits ? n_logits - first : m->o.max_logits;
+        MW_TRY(st, m->k->take_rows(m->dev, xs, m->x, n, h, c->logit_row + first));
+        MW_TRY(st, m->k->take_rows(m->dev, ps, m->part, n, h, c->logit_row + first));
+        MW_TRY(st, m->k->add_norm(m->dev, xs, ps, ns, n, h, m->norm, (float)m->cfg->rms_eps, m->lm_head_perm));
+        MW_TRY(st, m->k->linear(m->dev, &m->lm_head, n, ns, h, m->logits, v, true));
+        MW_TRY(st, m->k->sync(m->dev));
+        if (many) MW_TRY(st, mw_comm_gather_cols_f32(m->comm, 0, m->logits, (size_t)n, m->vocab_cols, m->logits_all));
+        if (m->rank == 0 && on_logits)
+            MW_TRY(st, on_logits(arg, many ? m->logits_all : m->logits, m->vocab_width, first, n));
+    }
+fail:
+    return st;
+}
+
+/* The step's arrays on the device. */
+static mw_status upload(step_ctx *c, const mw_step *s) {
+    mw_model *m = c->m;
+    if (s->words > m->batch_words || s->h.n_tokens > m->o.max_step_tokens || s->h.max_ctx > m->o.ctx)
+        return MW_FAIL(MW_ERR_INTERNAL, "step of %d rows, context %d, %zu words: prepared for %d, %d and %zu",
+                       s->h.n_tokens, s->h.max_ctx, s->words, m->o.max_step_tokens, m->o.ctx, m->batch_words);
+    c->b = (mw_batch){.n_tokens = s->h.n_tokens,
+                      .n_seqs = s->h.n_seqs,
+                      .max_rows = s->h.max_rows,
+                      .max_ctx = s->h.max_ctx,
+                      .token = m->batch + (s->token - s->data),
+                      .pos = m->batch + (s->pos - s->data),
+                      .slot = m->batch + (s->slot - s->data),
+                      .q_start = m->batch + (s->q_start - s->data),
+                      .ctx_len = m->batch + (s->ctx_len - s->data),
+                      .block_table = m->batch + (s->block_table - s->data),
+                      .block_stride = s->h.block_stride};
+    c->logit_row = m->batch + (s->logit_row - s->data);
+    c->t = s->h.n_tokens;
+    return m->k->to_device(m->dev, m->batch, s->data, s->words * sizeof *s->data);
+}
+
+mw_status mw_model_step(mw_model *m, const mw_step *s, mw_logits_fn on_logits, void *arg) {
+    mw_status st = MW_OK;
+    step_ctx c = {.m = m, .layer = -1};
+    int64_t h = m->cfg->hidden;
+    const mw_range v = m->plan->rank[m->rank].vocab;
+    MW_TRY(st, upload(&c, s));
+    MW_TRY(st, m->k->embed(m->dev, m->x, c.t, h, c.b.token, m->embed, m->embed_dtype, v.lo, v.hi));
+    MW_TRY(st, reduce(&c, m->x));
+    MW_TRY(st, check(&c, "embed_tokens", m->x, h, c.t, h));
+    const void *delta = NULL; /* the previous block's output, added by the next norm */
+    for (c.layer = 0; c.layer < m->cfg->n_layers; c.layer++) {
+        const mw_layer *l = &m->layer[c.layer];
+        MW_TRY(st, norm_project(&c, delta, l->attn_norm, &l->qkv, m->qkv));
+        MW_TRY(st, attention(&c, l));
+        MW_TRY(st, norm_project(&c, m->part, l->mlp_norm, &l->gate_up, m->gate_up));
+        MW_TRY(st, mlp(&c, l));
+        delta = m->part;
+    }
+    c.layer = -1;
+    MW_TRY(st, logits(&c, s->h.n_logits, on_logits, arg));
+fail:
+    return st;
+}

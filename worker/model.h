@@ -1,0 +1,96 @@
+/* worker/model.h - one rank's share of the model: weights on the device, KV cache, workspace; and the step over them.
+ *
+ * Shapes of a step with T rows on this rank (H hidden, Q = q heads here x head_dim, KV likewise, I = MLP columns here):
+ *   x [T,H] residual   xn [T,H] normed   qkv [T, qkv.width]   attn [T,Q]   gate_up [T, gate_up.width]   part [T,H]
+ * part holds partial sums until the all-reduce. docs/MODEL.md has every tensor and formula.
+ */
+#ifndef MW_WORKER_MODEL_H
+#define MW_WORKER_MODEL_H
+#include "comm/comm.h"
+#include "kernels/kernels.h"
+#include "shard/plan.h"
+#include "worker/step.h"
+MW_BEGIN_DECLS
+
+#define MW_MAX_PARTS 3
+
+/* Linear layers that read the same normed input (q, k, v or gate, up). They are one GEMM when their storage allows it,
+ * otherwise n GEMMs into neighbouring columns of the same rows. */
+typedef struct mw_proj {
+    int n;
+    mw_linear part[MW_MAX_PARTS];
+    int64_t col[MW_MAX_PARTS];         /* first output column of part i */
+    const int32_t *perm[MW_MAX_PARTS]; /* device [H]: act-order gather of part i's input, or NULL */
+    int64_t off[MW_MAX_PARTS];         /* first output column of the i-th logical layer (q, k, v / gate, up) */
+    int64_t width;                     /* output columns, padding included */
+} mw_proj;
+
+typedef struct mw_layer {
+    const float *attn_norm, *mlp_norm; /* [H] */
+    mw_proj qkv, gate_up;
+    mw_linear o, down;
+    const int32_t
+        *o_perm; /* act-order o_proj: which column of the attention output of ALL ranks each local row reads */
+    mw_attn attn;
+    void *k_cache, *v_cache;
+} mw_layer;
+
+typedef struct mw_model_opts {
+    int ctx, max_step_tokens, max_logits; /* longest sequence, rows of a step, logit rows of one lm_head call */
+    int kv_blocks, block_tokens;
+    int max_block_table; /* entries of all block tables of a step */
+    bool check_nan;
+} mw_model_opts;
+
+typedef struct mw_model {
+    const mw_kernels *k;
+    mw_dev *dev;
+    mw_comm *comm;
+    const mw_model_config *cfg;
+    const mw_plan *plan;
+    int rank;
+    mw_dtype act; /* of activations in device memory */
+    mw_model_opts o;
+    mw_layer *layer; /* [n_layers] */
+    const void *embed;
+    mw_dtype embed_dtype;
+    const float *norm;
+    mw_linear lm_head;
+    const int32_t *lm_head_perm;
+    size_t *vocab_cols; /* [ranks] logit columns of each rank, padding included */
+    size_t vocab_width; /* their sum */
+    size_t *q_cols;     /* [ranks] attention output columns of each rank */
+    float *rope;
+    void *x, *xn, *part, *qkv, *attn, *attn_all, *o_in, *gate_up, *sel, *logits;
+    float *logits_all; /* rank 0, host: [max_logits][vocab_width] */
+    int32_t *batch;    /* device copy of the step's arrays */
+    size_t batch_words;
+    void **owned; /* every device allocation */
+    int n_owned, cap_owned;
+    uint64_t weight_bytes, kv_bytes, workspace_bytes;
+    uint64_t file_bytes; /* read while loading */
+    double read_s;
+} mw_model;
+
+/* Device memory for weights (without KV cache and workspace), read from the file. Rank-local: no collective in here. */
+MW_MUST_CHECK mw_status mw_model_load(mw_model **out, const mw_kernels *k, mw_dev *dev, mw_comm *comm,
+                                      const mw_plan *plan, int threads, bool verify, bool progress);
+/* Workspace bytes that mw_model_prepare would take for these options on a device with activations of `act` (the KV
+ * cache not counted). */
+uint64_t mw_model_workspace_bytes(const mw_plan *plan, int rank, const mw_model_opts *o, mw_dtype act);
+/* Workspace, KV cache, tables. Rank-local. */
+MW_MUST_CHECK mw_status mw_model_prepare(mw_model *m, const mw_model_opts *o);
+void mw_model_free(mw_model *m); /* NULL and half-built allowed */
+
+/* Device memory that the model owns; freed with it. Counts into *total. */
+MW_MUST_CHECK mw_status mw_model_alloc(mw_model *m, void **out, size_t bytes, const char *what, uint64_t *total);
+
+/* Called on rank 0 with n logit rows (host, f32, `ld` apart; the first cfg->vocab of each are meant): rows
+ * first..first+n-1 of the step's logit list. Valid during the call. */
+typedef mw_status (*mw_logits_fn)(void *arg, const float *rows, size_t ld, int first, int n);
+
+/* One step, in lock-step on all ranks. Collective. */
+MW_MUST_CHECK mw_status mw_model_step(mw_model *m, const mw_step *s, mw_logits_fn on_logits, void *arg);
+
+MW_END_DECLS
+#endif

@@ -1,0 +1,42 @@
+/* worker/sampler.h - from a row of logits to a token. Pure functions of (logits, history, parameters, seed, position):
+ * the same on any number of ranks, in any batch, on any backend, up to the rounding of the logits themselves.
+ *
+ * Order: log-probabilities are taken from the raw logits; then repetition, presence and frequency penalties; then
+ * logit_bias; then temperature; then top_k, top_p, min_p on what is left; then the draw. The draw is Gumbel-max:
+ * argmax over tokens t of logit[t]/temperature + G(seed, position, t), which depends on no order of summation and can
+ * be taken over any split of the vocabulary. Ties go to the smaller token id.
+ */
+#ifndef MW_WORKER_SAMPLER_H
+#define MW_WORKER_SAMPLER_H
+#include "worker/engine.h"
+MW_BEGIN_DECLS
+
+/* Scratch of one caller; grows to the vocabulary and is kept. */
+typedef struct mw_sampler {
+    float *work;     /* [vocab] adjusted logits */
+    int32_t *index;  /* [vocab] candidates */
+    uint16_t *count; /* [vocab] occurrences in the output, zero between calls */
+    int vocab;
+} mw_sampler;
+MW_MUST_CHECK mw_status mw_sampler_init(mw_sampler *s, int vocab);
+void mw_sampler_free(mw_sampler *s);
+
+/* Is every parameter in its range? MW_ERR_USAGE names field, value and range. */
+MW_MUST_CHECK mw_status mw_sampling_check(const mw_sampling *p, int vocab);
+
+/* history: prompt then output tokens; the first n_prompt are the prompt. The draw depends on (seed, n_history, token)
+ * alone, so a sequence that is computed again after preemption draws the same numbers. *token is set on MW_OK.
+ * MW_ERR_NUMERIC when a logit is NaN or infinite, or all are -infinity. */
+MW_MUST_CHECK mw_status mw_sample(mw_sampler *s, const mw_sampling *p, uint64_t seed, const float *logits,
+                                  const int32_t *history, size_t n_history, size_t n_prompt, int32_t *token);
+
+/* Natural log-probabilities of the raw logits: of `token`, and of the n_top best (descending, ties by id). top: room
+ * for n_top entries, or NULL with n_top 0. MW_ERR_NUMERIC as above. */
+MW_MUST_CHECK mw_status mw_logprobs(const float *logits, int vocab, int32_t token, mw_token_logprob *chosen,
+                                    mw_token_logprob *top, int n_top);
+
+/* 64 well-mixed bits of (seed, position, token): the source of the draw. */
+uint64_t mw_draw_bits(uint64_t seed, uint64_t position, uint64_t token);
+
+MW_END_DECLS
+#endif

@@ -1,0 +1,313 @@
+/* Opening an engine, in the order in which things can go wrong: group, device, file, plan, memory, texts, weights.
+ * After each phase the ranks agree, so that one rank's failure is everyone's and nobody reads a byte too many. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "worker/base/clock.h"
+#include "worker/base/env.h"
+#include "worker/base/io.h"
+#include "worker/base/log.h"
+#include "worker/engine_internal.h"
+#include "worker/report.h"
+
+#define KV_BLOCK_TOKENS 16
+
+/* ---- device ---- */
+
+static mw_status open_device(mw_engine *e) {
+    mw_status st = MW_OK;
+    const char *backend = e->opt.backend ? e->opt.backend : mw_env_get(MW_ENV_BACKEND);
+    int share = 1;
+    bool crowded = false;
+    long threads = e->opt.threads;
+    if (threads == 0) MW_TRY(st, mw_env_int(MW_ENV_THREADS, 0, 4096, 0, &threads));
+    MW_TRY(st, mw_kernels_choose(backend ? backend : "auto", &e->kernels));
+fail:
+    /* Collective: also the ranks that have failed take part, and agree afterwards. */
+    if (mw_comm_cpu_share(e->comm, &share, &crowded) != MW_OK) return MW_ERR_PEER;
+    if (st != MW_OK) return st;
+    if (threads == 0) threads = share;
+    mw_dev_opts o = {.device = mw_comm_local_rank(e->comm),
+                     .threads = (int)threads,
+                     .spin = !crowded && threads <= share,
+                     .int8_act = e->opt.int8_act,
+                     .act = e->cfg.act};
+    e->info.threads = (int)threads;
+    return e->kernels->open(&e->dev, &o);
+}
+
+/* ---- file ---- */
+
+/* "x.h5" itself, or this rank's "x.rank2-of-4.h5" of marlin-pack --ranks. */
+static mw_status find_file(const mw_engine *e, char *out, size_t cap, bool *per_rank) {
+    const char *path = e->opt.model;
+    size_t n = strlen(path), stem = n > 3 && strcmp(path + n - 3, ".h5") == 0 ? n - 3 : n;
+    *per_rank = false;
+    snprintf(out, cap, "%s", path);
+    if (mw_exists(path)) return MW_OK;
+    snprintf(out, cap, "%.*s.rank%d-of-%d.h5", (int)stem, path, e->rank, e->size);
+    *per_rank = mw_exists(out);
+    if (*per_rank) return MW_OK;
+    return MW_FAIL(MW_ERR_NOINPUT, "%s: no such file (nor %s)", path, out);
+}
+
+/* Rank 0 walks the HDF5 metadata once; the others get its directory and open the data only. */
+static mw_status open_shared(mw_engine *e, const char *path) {
+    mw_status st = MW_OK;
+    mw_str blob = {0};
+    uint64_t n = 0;
+    if (e->rank == 0) {
+        st = mw_ckpt_open(&e->ckpt, path);
+        if (st == MW_OK) st = mw_ckpt_pack_directory(e->ckpt, &blob);
+    }
+    MW_TRY(st, mw_comm_agree(e->comm, st));
+    n = blob.n;
+    MW_TRY(st, mw_comm_bcast(e->comm, &n, sizeof n, 0, false));
+    st = mw_str_reserve(&blob, e->rank == 0 ? 0 : (size_t)n);
+    MW_TRY(st, mw_comm_agree(e->comm, st));
+    MW_TRY(st, mw_comm_bcast(e->comm, blob.p, (size_t)n, 0, false));
+    if (e->rank != 0) st = mw_ckpt_attach(&e->ckpt, path, blob.p, (size_t)n);
+fail:
+    mw_str_free(&blob);
+    return st;
+}
+
+static mw_status open_file(mw_engine *e) {
+    mw_status st = MW_OK;
+    char path[4096];
+    bool per_rank = false;
+    int rank, ranks;
+    if (e->opt.model == NULL || strlen(e->opt.model) > sizeof path - 64)
+        return MW_FAIL(MW_ERR_USAGE, "no model file given, or its name is too long");
+    st = find_file(e, path, sizeof path, &per_rank);
+    uint64_t n_per_rank = per_rank;
+    MW_TRY(st, mw_comm_agree(e->comm, st));
+    MW_TRY(st, mw_comm_reduce_u64(e->comm, &n_per_rank, MW_SUM));
+    if (n_per_rank != 0 && n_per_rank != (uint64_t)e->size)
+        return MW_FAIL(MW_ERR_FORMAT, "%s: some ranks see the whole file, others only a rank file", e->opt.model);
+    if (!per_rank)
+        MW_TRY(st, open_shared(e, path));
+    else
+        MW_TRY(st, mw_ckpt_open(&e->ckpt, path));
+    if (mw_ckpt_is_rank_file(e->ckpt, &rank, &ranks) && (rank != e->rank || ranks != e->size))
+        return MW_FAIL(MW_ERR_LIMIT, "%s: holds the shard of rank %d of %d, this is rank %d of %d", path, rank, ranks,
+                       e->rank, e->size);
+    e->cfg = *mw_ckpt_config(e->ckpt);
+fail:
+    return st;
+}
+
+/* ---- memory ---- */
+
+static void choose_limits(mw_engine *e, bool cpu) {
+    mw_engine_info *i = &e->info;
+    i->ctx = e->opt.ctx > 0 ? e->opt.ctx : e->cfg.max_position < 8192 ? (int)e->cfg.max_position : 8192;
+    i->max_seqs = e->opt.max_seqs > 0 ? e->opt.max_seqs : cpu ? 16 : 256;
+    i->max_step_tokens = e->opt.max_step_tokens > 0 ? e->opt.max_step_tokens : cpu ? 256 : 2048;
+    if (i->max_step_tokens < i->max_seqs) i->max_step_tokens = i->max_seqs; /* every sequence may step */
+    i->vocab = (int)e->cfg.vocab;
+    i->kv_block_tokens = KV_BLOCK_TOKENS;
+}
+
+static mw_model_opts model_opts(const mw_engine *e) {
+    const mw_engine_info *i = &e->info;
+    int64_t rows = ((int64_t)64 << 20) / (e->cfg.vocab * 4); /* about 64 MB of logits at a time */
+    int per_seq = (i->ctx + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
+    return (mw_model_opts){.ctx = i->ctx,
+                           .max_step_tokens = i->max_step_tokens,
+                           .max_logits = rows < 16    ? 16
+                                         : rows > 256 ? 256
+                                                      : (int)rows,
+                           .kv_blocks = i->kv_blocks,
+                           .block_tokens = KV_BLOCK_TOKENS,
+                           .max_block_table = i->max_seqs * per_seq};
+}
+
+/* How many KV blocks this rank can have. The cache is sized for max_seqs full contexts, but takes no more than a part
+ * of what is free: on the CPU backend the memory is the host's, shared with its other ranks and everybody else. */
+static mw_status size_kv(mw_engine *e, const mw_dev_info *dev) {
+    const mw_rank_share *s = &e->plan->rank[e->rank];
+    mw_engine_info *i = &e->info;
+    mw_model_opts o = model_opts(e);
+    uint64_t sharers = dev->host_memory ? (uint64_t)mw_comm_local_size(e->comm) : 1,
+             free_here = dev->mem_free / sharers;
+    uint64_t block = s->kv_bytes_per_token * KV_BLOCK_TOKENS,
+             per_seq = (uint64_t)mw_round_up(i->ctx, KV_BLOCK_TOKENS) / KV_BLOCK_TOKENS;
+    i->weight_bytes = s->weight_bytes;
+    i->workspace_bytes = mw_model_workspace_bytes(e->plan, e->rank, &o, dev->act);
+    uint64_t fixed = i->weight_bytes + i->workspace_bytes;
+    char a[16], b[16], c[16];
+    if (fixed > free_here)
+        return MW_FAIL(MW_ERR_LIMIT, "weights (%s) and workspace (%s) of this rank need more than its free memory (%s)",
+                       mw_human_bytes(i->weight_bytes, a), mw_human_bytes(i->workspace_bytes, b),
+                       mw_human_bytes(free_here, c));
+    uint64_t room = (free_here - fixed) / (dev->host_memory ? 2 : 1), want = per_seq * (uint64_t)i->max_seqs;
+    if (e->opt.kv_bytes) {
+        if (e->opt.kv_bytes > free_here - fixed)
+            return MW_FAIL(MW_ERR_LIMIT, "KV cache of %s asked for, %s are free beside the weights",
+                           mw_human_bytes(e->opt.kv_bytes, a), mw_human_bytes(free_here - fixed, b));
+        want = e->opt.kv_bytes / block;
+        room = e->opt.kv_bytes;
+    }
+    uint64_t blocks = want * block <= room ? want : room / block;
+    i->kv_blocks = blocks > INT32_MAX / KV_BLOCK_TOKENS ? INT32_MAX / KV_BLOCK_TOKENS : (int)blocks;
+    return MW_OK;
+}
+
+/* The ranks' smallest cache is everybody's; a context that does not fit is refused when asked for, shortened when not.
+ */
+static mw_status agree_kv(mw_engine *e) {
+    mw_status st = MW_OK;
+    mw_engine_info *i = &e->info;
+    uint64_t blocks = (uint64_t)i->kv_blocks;
+    MW_TRY(st, mw_comm_reduce_u64(e->comm, &blocks, MW_MIN));
+    i->kv_blocks = i->kv_blocks_free = (int)blocks;
+    int64_t tokens = (int64_t)blocks * KV_BLOCK_TOKENS;
+    i->kv_bytes = blocks * KV_BLOCK_TOKENS * e->plan->rank[e->rank].kv_bytes_per_token;
+    if (tokens >= i->ctx) return MW_OK;
+    if (e->opt.ctx > 0 || tokens < KV_BLOCK_TOKENS)
+        return MW_FAIL(MW_ERR_LIMIT, "a context of %d tokens does not fit: the KV cache holds %lld", i->ctx,
+                       (long long)tokens);
+    if (e->rank == 0)
+        mw_warn("context shortened from %d to %lld tokens: the KV cache holds no more", i->ctx, (long long)tokens);
+    i->ctx = (int)tokens;
+fail:
+    return st;
+}
+
+static mw_status plan_memory(mw_engine *e) {
+    mw_status st = MW_OK;
+    mw_dev_info dev;
+    MW_TRY(st, mw_plan_make(&e->plan, e->ckpt, e->size));
+    MW_TRY(st, e->kernels->info(e->dev, &dev));
+    snprintf(e->info.backend, sizeof e->info.backend, "%s", e->kernels->name);
+    snprintf(e->info.device, sizeof e->info.device, "%s", dev.name);
+    snprintf(e->info.model_type, sizeof e->info.model_type, "%s", e->cfg.model_type);
+    choose_limits(e, dev.host_memory);
+    if (e->opt.ctx > e->cfg.max_position)
+        return MW_FAIL(MW_ERR_LIMIT, "a context of %d tokens was asked for, the model has %lld positions", e->opt.ctx,
+                       (long long)e->cfg.max_position);
+    st = size_kv(e, &dev);
+fail:
+    return st;
+}
+
+/* ---- texts (rank 0) ---- */
+
+/* "bos_token": "<s>" or {"content": "<s>"} of tokenizer_config.json. */
+static const char *token_text(const json_t *config, const char *key) {
+    const json_t *v = json_object_get(config, key);
+    return json_is_object(v) ? json_string_value(json_object_get(v, "content")) : json_string_value(v);
+}
+
+static mw_status open_chat(mw_engine *e) {
+    mw_status st = MW_OK;
+    mw_str text = {0}, config = {0};
+    json_t *json = NULL;
+    if (!e->tokenizer || !mw_ckpt_has_text(e->ckpt, MW_TEXT_CHAT_TEMPLATE)) {
+        snprintf(e->why_no_chat, sizeof e->why_no_chat, "the model has no %s",
+                 e->tokenizer ? "chat template" : "tokenizer");
+        return MW_OK;
+    }
+    MW_TRY(st, mw_ckpt_text(e->ckpt, MW_TEXT_CHAT_TEMPLATE, &text));
+    if (mw_ckpt_has_text(e->ckpt, MW_TEXT_TOKENIZER_CONFIG)) {
+        MW_TRY(st, mw_ckpt_text(e->ckpt, MW_TEXT_TOKENIZER_CONFIG, &config));
+        json = json_loadb(config.p, config.n, 0, NULL);
+    }
+    mw_status open =
+        mw_chat_open(&e->chat, text.p, text.n, token_text(json, "bos_token"), token_text(json, "eos_token"));
+    if (open == MW_OK) open = mw_chat_probe(e->chat);
+    if (open != MW_OK) { /* chat is off, everything else works */
+        snprintf(e->why_no_chat, sizeof e->why_no_chat, "its chat template: %s", mw_error_text());
+        mw_chat_close(e->chat);
+        e->chat = NULL;
+    }
+fail:
+    json_decref(json);
+    mw_str_free(&text);
+    mw_str_free(&config);
+    return st;
+}
+
+static mw_status open_texts(mw_engine *e) {
+    mw_status st = MW_OK;
+    mw_str text = {0};
+    if (e->rank != 0) return MW_OK;
+    if (mw_ckpt_has_text(e->ckpt, MW_TEXT_TOKENIZER)) {
+        MW_TRY(st, mw_ckpt_text(e->ckpt, MW_TEXT_TOKENIZER, &text));
+        MW_TRY(st, mw_tokenizer_open(&e->tokenizer, text.p, text.n));
+    }
+    MW_TRY(st, open_chat(e));
+    MW_TRY(st, mw_sampler_init(&e->sampler, (int)e->cfg.vocab));
+fail:
+    mw_str_free(&text);
+    return st;
+}
+
+/* ---- weights ---- */
+
+static mw_status load(mw_engine *e) {
+    mw_status st = MW_OK;
+    mw_model_opts o = model_opts(e);
+    long check_nan = 0;
+    MW_TRY(st, mw_env_int(MW_ENV_CHECK_NAN, 0, 1, 0, &check_nan));
+    o.check_nan = check_nan != 0;
+    MW_TRY(st, mw_model_load(&e->model, e->kernels, e->dev, e->comm, e->plan, e->info.threads, !e->opt.no_verify,
+                             e->opt.progress && e->rank == 0));
+    MW_TRY(st, mw_model_prepare(e->model, &o));
+    e->info.weight_bytes = e->model->weight_bytes;
+    e->info.kv_bytes = e->model->kv_bytes;
+    e->info.workspace_bytes = e->model->workspace_bytes;
+    if (e->model->read_s > 0) e->info.load_gbps = (double)e->model->file_bytes / e->model->read_s * 1e-9;
+    if (e->rank == 0)
+        st = mw_sched_init(&e->sched, e->info.kv_blocks, KV_BLOCK_TOKENS, e->info.max_seqs, e->info.max_step_tokens);
+fail:
+    return st;
+}
+
+mw_status mw_engine_setup(mw_engine *e) {
+    mw_status st = MW_OK;
+    double start = mw_now_s(), timeout = e->opt.timeout_s;
+    long seconds = 60;
+    if (timeout <= 0) {
+        MW_TRY(st, mw_env_int(MW_ENV_TIMEOUT, 1, 86400, 60, &seconds));
+        timeout = (double)seconds;
+    }
+    MW_TRY(st, mw_comm_open(&e->comm, timeout));
+    e->rank = mw_comm_rank(e->comm);
+    e->size = mw_comm_size(e->comm);
+    e->info.n_ranks = e->size;
+    mw_log_set_rank(e->rank, e->size, mw_comm_host(e->comm));
+    MW_TRY(st, mw_comm_agree(e->comm, open_file(e)));
+    MW_TRY(st, mw_comm_agree(e->comm, open_device(e)));
+    MW_TRY(st, mw_comm_agree(e->comm, plan_memory(e)));
+    MW_TRY(st, mw_comm_agree(e->comm, agree_kv(e)));
+    MW_TRY(st, mw_comm_agree(e->comm, mw_report_make(e)));
+    if (!e->opt.dry_run) {
+        MW_TRY(st, mw_comm_agree(e->comm, open_texts(e)));
+        MW_TRY(st, mw_comm_agree(e->comm, load(e)));
+    }
+    e->info.load_s = mw_now_s() - start;
+fail:
+    return st;
+}
+
+void mw_engine_teardown(mw_engine *e) {
+    while (e->active) {
+        mw_job *j = e->active;
+        e->active = j->next;
+        mw_job_free(j);
+    }
+    mw_sched_free(&e->sched);
+    mw_sampler_free(&e->sampler);
+    mw_step_free(&e->step);
+    mw_model_free(e->model);
+    mw_plan_free(e->plan);
+    mw_ckpt_close(e->ckpt);
+    if (e->kernels) e->kernels->close(e->dev);
+    e->model = NULL;
+    e->plan = NULL;
+    e->ckpt = NULL;
+    e->dev = NULL;
+}

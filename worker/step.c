@@ -1,0 +1,30 @@
+#include "worker/step.h"
+
+#include <stdlib.h>
+
+mw_status mw_step_layout(mw_step *s, const mw_step_head *h) {
+    size_t t = (size_t)h->n_tokens, q = (size_t)h->n_seqs, l = (size_t)h->n_logits, b = q * (size_t)h->block_stride;
+    size_t words = 3 * t + (q + 1) + q + b + l;
+    if (words > s->cap) {
+        size_t cap = words + words / 2;
+        int32_t *p = realloc(s->data, cap * sizeof *p);
+        if (!p) return MW_FAIL(MW_ERR_NOMEM, "step plan of %zu words", cap);
+        s->data = p;
+        s->cap = cap;
+    }
+    s->h = *h;
+    s->words = words;
+    s->token = s->data;
+    s->pos = s->token + t;
+    s->slot = s->pos + t;
+    s->q_start = s->slot + t;
+    s->ctx_len = s->q_start + q + 1;
+    s->block_table = s->ctx_len + q;
+    s->logit_row = s->block_table + b;
+    return MW_OK;
+}
+
+void mw_step_free(mw_step *s) {
+    free(s->data);
+    *s = (mw_step){0};
+}

@@ -1,0 +1,24 @@
+#include <pthread.h>
+#include <stdio.h>
+
+#include "comm/comm.h"
+#include "kernels/kernels.h"
+#include "shard/checkpoint.h"
+#include "worker/engine.h"
+
+static char g_text[768];
+
+static void make_text(void) {
+    snprintf(g_text, sizeof g_text,
+             "marlin-worker %s (%s)\n"
+             "backends  cpu%s\n"
+             "MPI       %s\n"
+             "HDF5      %s",
+             MW_VERSION, MW_GIT_ID, mw_kernels_cuda() ? ", cuda" : "", mw_comm_library(), mw_ckpt_library());
+}
+
+const char *mw_engine_version(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, make_text);
+    return g_text;
+}
