@@ -1,0 +1,40 @@
+# The whole job. Scripts are Python 3 (standard library; h5py where files are damaged on purpose).
+find_package(Python3 REQUIRED COMPONENTS Interpreter)
+set(demo ${PROJECT_SOURCE_DIR}/launch/demo/shakespeare-11m-gptq.h5)
+set(here ${PROJECT_SOURCE_DIR}/tests/e2e)
+
+# Random models of every kind against the double reference. The models are written first, by one rank.
+add_executable(test_reference e2e/test_reference.c ref/ref_model.c)
+target_link_libraries(test_reference PRIVATE mw_worker mw_test_model MPI::MPI_C)
+set_target_properties(test_reference PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+set(models ${PROJECT_BINARY_DIR}/tests/random-models)
+file(MAKE_DIRECTORY ${models})
+mw_script_test(e2e.reference.models RANKS 1 GPUS 0 SECONDS 60 LABELS e2e COMMAND $<TARGET_FILE:test_reference> ${models} write)
+set_tests_properties(e2e.reference.models PROPERTIES FIXTURES_SETUP random_models)
+foreach(np 1 2 3 4)
+  add_test(NAME e2e.reference.np${np} COMMAND ${PROJECT_SOURCE_DIR}/tests/run_test.sh ${np} 0 100
+                                              $<TARGET_FILE:test_reference> ${models})
+  set_tests_properties(e2e.reference.np${np} PROPERTIES LABELS "e2e;gpu0" PROCESSORS ${np} TIMEOUT 110
+                       SKIP_RETURN_CODE 77 FIXTURES_REQUIRED random_models)
+endforeach()
+set_tests_properties(e2e.reference.np1 PROPERTIES LABELS "e2e;gpu0;threads")
+
+mw_test(e2e/test_engine.c LIBS mw_worker RANKS 1 GPUS 0 SECONDS 60)
+mw_test(e2e/test_engine.c LIBS mw_worker RANKS 3 GPUS 0 SECONDS 60)
+set_tests_properties(e2e.test_engine.np1 PROPERTIES LABELS "e2e;gpu0;threads")
+
+mw_script_test(e2e.golden.demo RANKS 2 GPUS 0 SECONDS 120 LABELS e2e
+               COMMAND ${Python3_EXECUTABLE} ${here}/golden.py ${PROJECT_BINARY_DIR} demo 1,2,3,4,5,8)
+mw_script_test(e2e.golden.all RANKS 2 GPUS 0 SECONDS 600 LABELS "e2e;slow"
+               COMMAND ${Python3_EXECUTABLE} ${here}/golden.py ${PROJECT_BINARY_DIR} all 1,2,3,4)
+mw_script_test(e2e.bad_input RANKS 2 GPUS 0 SECONDS 200 LABELS "e2e;slow"
+               COMMAND ${Python3_EXECUTABLE} ${here}/bad_input.py ${PROJECT_BINARY_DIR} ${demo})
+mw_script_test(e2e.cli RANKS 2 GPUS 0 SECONDS 120 LABELS e2e
+               COMMAND ${Python3_EXECUTABLE} ${here}/cli.py ${PROJECT_BINARY_DIR} ${demo})
+mw_script_test(e2e.install RANKS 1 GPUS 0 SECONDS 100 LABELS "e2e;install"
+               COMMAND ${here}/install.sh ${PROJECT_BINARY_DIR} ${demo})
+
+# Built, not run by ctest: models to measure on (tests/bench/compare.py).
+add_executable(make_model bench/make_model.c)
+target_link_libraries(make_model PRIVATE mw_test_model)
+set_target_properties(make_model PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
