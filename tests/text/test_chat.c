@@ -311,6 +311,63 @@ static void test_work_is_linear(void **state) {
                NULL, "200001,400000,200001,200000,1200000");
 }
 
+/* Whatever a step does, it is charged for: a thousand operations on 8 MB of text, or one on a value that holds the same
+ * part a thousand million times, are beyond the limit. */
+static void test_work_is_charged(void **state) {
+    static const char *const often[] = {
+        "{{ a.startswith(a) }}",
+        "{{ a.endswith((b, a)) }}",
+        "{% set x = u.removeprefix('a') %}",
+        "{% set x = a.removesuffix(b) %}",
+        "{% set x = u.partition('a') %}",
+        "{{ a == b }}",
+        "{{ a in [b] }}",
+        "{{ a.find(a) }}",
+        "{{ u.count('') }}",
+        "{{ a.isalpha() }}",
+        "{{ a | int }}",
+        "{{ a | float }}",
+        "{{ [[]] | map(attribute=a) | list | length }}",
+        "{% set x = strftime_now(z) %}",
+    };
+    static const char *const once[] = {
+        "{% set x = {t: 1} %}",
+        "{% set x = {e: 1} %}",
+        "{% set x = {}[t + ([],)] %}",
+        "{% set x = t == t %}",
+        "{% set x = [[[[1] * 1000] * 1000] * 1000][0:1] %}",
+        "{{ ('y' * 100000).strip('x' * 8000000 ~ 'y') }}",
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof often / sizeof *often; i++) {
+        char text[512];
+        snprintf(text, sizeof text,
+                 "{%% set a = 'a' * 8000000 %%}{%% set b = 'a' * 7999999 ~ 'b' %%}{%% set u = a ~ '\u00e9' %%}"
+                 "{%% set z = '%%z' * 4000000 %%}{%% for i in range(1000) %%}%s{%% endfor %%}",
+                 often[i]);
+        check_fails(text, MW_ERR_LIMIT, "evaluation steps");
+    }
+    for (size_t i = 0; i < sizeof once / sizeof *once; i++) {
+        char text[512];
+        snprintf(text, sizeof text,
+                 "{%% set t = (1,) * 1000 %%}{%% set t = (t,) * 1000 %%}{%% set t = (t,) * 1000 %%}"
+                 "{%% set e = ((),) * 1000 %%}{%% set e = (e,) * 1000 %%}{%% set e = (e,) * 1000 %%}%s",
+                 once[i]);
+        check_fails(text, MW_ERR_LIMIT, "evaluation steps");
+    }
+}
+
+/* So are the variables of a scope, each time it is entered. */
+static void test_scopes_are_charged(void **state) {
+    mw_str text = {0};
+    (void)state;
+    assert_ok(mw_str_adds(&text, "{% for i in range(10000) %}{% if false %}"));
+    for (int i = 0; i < 30000; i++) assert_ok(mw_str_addf(&text, "{%% set a%d = 1 %%}", i));
+    assert_ok(mw_str_adds(&text, "{% endif %}{% endfor %}"));
+    check_fails(text.p, MW_ERR_LIMIT, "evaluation steps");
+    mw_str_free(&text);
+}
+
 static void test_errors_name_their_place(void **state) {
     (void)state;
     check_fails("a\n\n{{ messages.nope.deeper }}", MW_ERR_USAGE,
@@ -506,6 +563,8 @@ int main(void) {
         cmocka_unit_test(test_limits_of_templates),
         cmocka_unit_test(test_limits_of_renders),
         cmocka_unit_test(test_work_is_linear),
+        cmocka_unit_test(test_work_is_charged),
+        cmocka_unit_test(test_scopes_are_charged),
         cmocka_unit_test(test_errors_name_their_place),
         cmocka_unit_test(test_variables),
         cmocka_unit_test(test_deep_json),

@@ -68,11 +68,12 @@ static mw_status variable(mw_jrun *r, mw_jval name, const mw_jinja_var *vars, si
         *out = mw_jstr_wrap(vars[i].text, strlen(vars[i].text));
         return mw_juni_valid(out->u.s, out->n) ? MW_OK : MW_JERROR(r, "'%s' is not UTF-8", vars[i].name);
     }
-    const char *key;
-    json_t *item;
-    json_object_foreach((json_t *)extra, key, item) {
-        if (mw_jstr_is(name, key)) return mw_jtext_from_json(r, item, out);
-    }
+    char *key; /* with the zero that jansson wants */
+    MW_JTRY(mw_jarena_text(r->mem, (size_t)name.n + 1, &key));
+    memcpy(key, name.u.s, name.n);
+    key[name.n] = 0;
+    const json_t *item = json_object_get(extra, key);
+    if (item) return mw_jtext_from_json(r, item, out);
     *out = builtin(name);
     return MW_OK;
 }
@@ -85,7 +86,7 @@ static mw_status run(mw_jrun *r, const mw_jinja *t, const mw_jinja_var *vars, si
     }
     r->global = global;
     MW_JTRY(mw_jenv_new(r, NULL, t->root->slots, &r->env));
-    mw_jscope_enter(r, &t->root->u.scope[0]);
+    MW_JTRY(mw_jscope_enter(r, &t->root->u.scope[0]));
     MW_JTRY(mw_jexec(r, t->root));
     if (r->out->n > MW_JOUT_MAX) return MW_JFAIL(r, MW_ERR_LIMIT, "more than %zu bytes of output", MW_JOUT_MAX);
     return MW_OK;

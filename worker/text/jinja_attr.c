@@ -176,6 +176,7 @@ static mw_status unhashable(mw_jrun *r, mw_jval v, bool *out) {
     *out = v.type == MW_J_LIST || v.type == MW_J_DICT;
     if (v.type != MW_J_TUPLE) return MW_OK;
     mw_status st = mw_jdeeper(r);
+    if (st == MW_OK) st = mw_jstep(r, (size_t)v.n + 1);
     for (uint32_t i = 0; i < v.n && st == MW_OK && !*out; i++) st = unhashable(r, v.u.v[i], out);
     r->depth--;
     return st;
@@ -341,6 +342,7 @@ mw_status mw_jattr_path(mw_jrun *r, mw_jval attribute, mw_jval *path) {
         return MW_OK;
     }
     size_t n = 1, k = 0;
+    MW_JTRY(mw_jstep_bytes(r, attribute.n));
     for (uint32_t i = 0; i < attribute.n; i++) n += attribute.u.s[i] == '.';
     MW_JTRY(mw_jvals(r, n, &v));
     for (uint32_t i = 0, from = 0; i <= attribute.n; i++) {

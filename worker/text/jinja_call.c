@@ -123,6 +123,7 @@ static mw_status call_strftime(mw_jrun *r, const mw_jargs *args, mw_jval *out) {
     MW_JTRY(mw_jarg_str(r, "the format of strftime_now", f));
     mw_jbuf b = {0};
     struct tm tm;
+    MW_JTRY(mw_jstep(r, f.n));
     time_t seconds = (time_t)(r->now_us / 1000000);
     if (!localtime_r(&seconds, &tm)) return MW_JFAIL(r, MW_ERR_INTERNAL, "no local time");
     /* One directive at a time: %f, %z and %Z are Python's own, and strftime cannot tell "" from "too long". */

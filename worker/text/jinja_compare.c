@@ -63,7 +63,10 @@ static mw_status equal_inner(mw_jrun *r, mw_jval a, mw_jval b, bool *out) {
     case MW_J_MISSING:
     case MW_J_UNDEF:
     case MW_J_NONE: *out = true; return MW_OK;
-    case MW_J_STR: *out = a.n == b.n && memcmp(a.u.s, b.u.s, a.n) == 0; return mw_jstep_bytes(r, *out ? a.n : 0);
+    case MW_J_STR:
+        if (a.n != b.n) return MW_OK;
+        *out = memcmp(a.u.s, b.u.s, a.n) == 0;
+        return mw_jstep_bytes(r, a.n);
     case MW_J_LIST:
     case MW_J_TUPLE: return equal_seq(r, a, b, out);
     case MW_J_DICT: return equal_dict(r, a.u.dict, b.u.dict, out);

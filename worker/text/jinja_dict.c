@@ -54,6 +54,7 @@ static mw_status check_key(mw_jrun *r, mw_jval key) {
         return MW_JFAIL(r, MW_ERR_UNSUPPORTED, "a %s as key of a dict is not supported", mw_jtype_name(key));
     }
     mw_status st = mw_jdeeper(r);
+    if (st == MW_OK) st = mw_jstep(r, 1);
     for (uint32_t i = 0; i < key.n && st == MW_OK; i++) st = check_key(r, key.u.v[i]);
     r->depth--;
     return st;

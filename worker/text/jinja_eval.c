@@ -207,18 +207,19 @@ static mw_status eval_one(mw_jrun *r, const mw_jnode *n, mw_jval *out) {
     return st;
 }
 
-/* Whether Jinja would write the value into the code it compiles. */
-static bool representable(mw_jval v) {
+/* Whether Jinja would write the value into the code it compiles. Parts that are shared are looked at once for each
+ * place they stand in, as they would be written. */
+static mw_status representable(mw_jrun *r, mw_jval v, bool *out) {
+    *out = v.type >= MW_J_NONE && v.type <= MW_J_RANGE;
+    MW_JTRY(mw_jstep(r, 1));
     if (v.type == MW_J_DICT) {
-        for (uint32_t i = 0; i < v.u.dict->n; i++) {
-            if (!representable(v.u.dict->key[i]) || !representable(v.u.dict->val[i])) return false;
+        for (uint32_t i = 0; i < v.u.dict->n && *out; i++) {
+            MW_JTRY(representable(r, v.u.dict->key[i], out));
+            if (*out) MW_JTRY(representable(r, v.u.dict->val[i], out));
         }
-        return true;
     }
-    for (uint32_t i = 0; mw_jis_seq(v) && i < v.n; i++) {
-        if (!representable(v.u.v[i])) return false;
-    }
-    return v.type >= MW_J_NONE && v.type <= MW_J_RANGE;
+    for (uint32_t i = 0; mw_jis_seq(v) && i < v.n && *out; i++) MW_JTRY(representable(r, v.u.v[i], out));
+    return MW_OK;
 }
 
 static bool fold(mw_jrun *r, const mw_jnode *n, mw_jval *out) {
@@ -231,7 +232,11 @@ static bool fold(mw_jrun *r, const mw_jnode *n, mw_jval *out) {
 mw_status mw_jeval(mw_jrun *r, const mw_jnode *n, mw_jval *out) {
     /* Displays are not folded as a whole, only their parts. */
     bool whole = n->kind != MW_JN_LIST && n->kind != MW_JN_TUPLE && n->kind != MW_JN_DICT;
-    if (n->fold && whole && !r->folding && fold(r, n, out) && representable(*out)) return MW_OK;
+    if (n->fold && whole && !r->folding && fold(r, n, out)) {
+        bool kept;
+        MW_JTRY(representable(r, *out, &kept));
+        if (kept) return MW_OK;
+    }
     return eval_one(r, n, out);
 }
 

@@ -19,7 +19,7 @@ MW_MUST_CHECK mw_status mw_jeval_print(mw_jrun *r, const mw_jnode *n);
 /* A statement. When it ends, r->flow tells whether a break or continue is on its way to the loop around. */
 MW_MUST_CHECK mw_status mw_jexec(mw_jrun *r, const mw_jnode *n);
 /* The variables of a scope, set up as its names need. */
-void mw_jscope_enter(mw_jrun *r, const mw_jscope *s);
+MW_MUST_CHECK mw_status mw_jscope_enter(mw_jrun *r, const mw_jscope *s);
 /* New variables inside `up`, unset. */
 MW_MUST_CHECK mw_status mw_jenv_new(mw_jrun *r, mw_jenv *up, uint32_t slots, mw_jenv **out);
 

@@ -11,7 +11,8 @@ mw_status mw_jenv_new(mw_jrun *r, mw_jenv *up, uint32_t slots, mw_jenv **out) {
     return MW_OK;
 }
 
-void mw_jscope_enter(mw_jrun *r, const mw_jscope *s) {
+mw_status mw_jscope_enter(mw_jrun *r, const mw_jscope *s) {
+    MW_JTRY(mw_jstep(r, s->n / 16));
     for (uint32_t i = 0; i < s->n; i++) {
         const mw_jload *l = &s->load[i];
         if (l->kind == MW_JLOAD_PARAM) continue;
@@ -20,6 +21,7 @@ void mw_jscope_enter(mw_jrun *r, const mw_jscope *s) {
         if (l->kind == MW_JLOAD_OUTER) v = *mw_jvariable(r, l->hops, l->from);
         r->env->slot[l->slot] = v;
     }
+    return MW_OK;
 }
 
 static void leave(mw_jrun *r, const mw_jscope *s) {
@@ -74,7 +76,7 @@ typedef struct filtered {
 static mw_status next_passing(mw_jrun *r, mw_jiter *it, mw_jval *out) {
     filtered *f = it->state;
     const mw_jnode *target = f->loop->w[0];
-    if (!f->begun) mw_jscope_enter(r, &f->loop->u.scope[2]);
+    if (!f->begun) MW_JTRY(mw_jscope_enter(r, &f->loop->u.scope[2]));
     f->begun = true;
     for (;;) {
         mw_jval x;
@@ -118,7 +120,7 @@ static mw_status passes(mw_jrun *r, const mw_jnode *n, mw_jiter *it, mw_jloop *l
         if (x.type == MW_J_MISSING) break;
         MW_JTRY(assign(r, n->a, x));
         if (loop) r->env->slot[n->slot] = (mw_jval){.type = MW_J_LOOP, .u.loop = loop};
-        mw_jscope_enter(r, &n->u.scope[0]);
+        MW_JTRY(mw_jscope_enter(r, &n->u.scope[0]));
         MW_JTRY(mw_jexec(r, n->v[0]));
         mw_jflow flow = r->flow;
         r->flow = MW_JFLOW_NEXT;
@@ -145,7 +147,7 @@ static mw_status exec_for(mw_jrun *r, const mw_jnode *n) {
     MW_JTRY(passes(r, n, it, loop, &else_too));
     leave(r, &n->u.scope[0]);
     if (!else_too || !n->v[1]) return MW_OK;
-    mw_jscope_enter(r, &n->u.scope[1]);
+    MW_JTRY(mw_jscope_enter(r, &n->u.scope[1]));
     MW_JTRY(mw_jexec(r, n->v[1]));
     leave(r, &n->u.scope[1]);
     return MW_OK;
@@ -175,7 +177,7 @@ static mw_status captured(mw_jrun *r, const mw_jnode *body, mw_jval *out) {
 /* A set or filter block: its text through its filters. */
 static mw_status exec_captured(mw_jrun *r, const mw_jnode *n) {
     mw_jval text;
-    mw_jscope_enter(r, &n->u.scope[0]);
+    MW_JTRY(mw_jscope_enter(r, &n->u.scope[0]));
     MW_JTRY(captured(r, n->c, &text));
     if (r->flow != MW_JFLOW_NEXT) return MW_OK; /* the text goes with the pass that was left */
     if (n->b) {
@@ -196,7 +198,7 @@ static mw_status exec_captured(mw_jrun *r, const mw_jnode *n) {
 }
 
 static mw_status exec_with(mw_jrun *r, const mw_jnode *n) {
-    mw_jscope_enter(r, &n->u.scope[0]);
+    MW_JTRY(mw_jscope_enter(r, &n->u.scope[0]));
     for (uint32_t i = 0; i < n->nv; i++) {
         mw_jval v;
         MW_JTRY(mw_jeval(r, n->w[i], &v));

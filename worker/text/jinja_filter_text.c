@@ -176,6 +176,7 @@ static mw_status f_int(mw_jrun *r, mw_jval in, const mw_jval *a, mw_jval *out) {
     }
     *out = fallback;
     if (!mw_jis_str(in)) return MW_OK;
+    MW_JTRY(mw_jstep(r, in.n / 8 + 1));
     switch (mw_jnum_read_int(in, &i)) {
     case MW_JNUM_OK: *out = MW_JINT(i); return MW_OK;
     case MW_JNUM_RANGE: return MW_JFAIL(r, MW_ERR_UNSUPPORTED, "a number beyond 64 bits is not supported");
@@ -191,6 +192,7 @@ static mw_status f_float(mw_jrun *r, mw_jval in, const mw_jval *a, mw_jval *out)
     *out = in.type == MW_J_FLOAT ? in : a[0].type == MW_J_MISSING ? MW_JFLOAT(0) : a[0];
     if (mw_jis_int(in)) *out = MW_JFLOAT((double)mw_jto_int(in));
     if (!mw_jis_str(in)) return MW_OK;
+    MW_JTRY(mw_jstep(r, in.n / 8 + 1));
     switch (mw_jnum_read_float(in, &f)) {
     case MW_JNUM_OK: *out = MW_JFLOAT(f); return MW_OK;
     case MW_JNUM_RANGE: return MW_JFAIL(r, MW_ERR_UNSUPPORTED, "a float that is not finite is not supported");

@@ -72,7 +72,7 @@ static mw_status run(mw_jrun *r, const mw_jmacro *m, const mw_jargs *args, mw_jv
     mw_jbuf text = {0}, *outer = r->out;
     MW_JTRY(bind_positional(r, m, args));
     MW_JTRY(bind_keywords(r, m, args));
-    mw_jscope_enter(r, &m->def->u.scope[0]);
+    MW_JTRY(mw_jscope_enter(r, &m->def->u.scope[0]));
     MW_JTRY(fill_defaults(r, m->def));
     r->out = &text;
     mw_status st = mw_jexec(r, m->def->c);

@@ -116,7 +116,10 @@ static mw_status loop_method(mw_jrun *r, mw_jmethod m, mw_jloop *l, const mw_jar
 /* Markup's methods escape the text they insert, and what they return is Markup too. */
 static mw_status markup_method(mw_jrun *r, mw_jmethod m, mw_jval self, mw_jval *a, mw_jval *out) {
     if (m == MW_JM_JOIN) return MW_JFAIL(r, MW_ERR_UNSUPPORTED, "'join' of safe text is not supported");
-    if (m == MW_JM_REPLACE && mw_jis_str(a[1])) MW_JTRY(mw_jstr_escape(r, a[1], &a[1]));
+    if (m == MW_JM_REPLACE) {
+        MW_JTRY(mw_jtext_value(r, a[1], &a[1]));
+        MW_JTRY(mw_jstr_escape(r, a[1], &a[1]));
+    }
     MW_JTRY(mw_jstr_method(r, m, self, a, out));
     if (mw_jis_str(*out)) out->markup = 1;
     if (!mw_jis_seq(*out)) return MW_OK;

@@ -106,7 +106,7 @@ mw_status mw_jop_find(mw_jrun *r, const char *s, size_t from, size_t to, mw_jval
     if (last) return find_last(r, s, from, to, what, at);
     const char *p = what.n ? memmem(s + from, to - from, what.u.s, what.n) : s + from;
     if (p) *at = p - s;
-    return mw_jstep_bytes(r, p ? (size_t)(p - s) - from : to - from);
+    return mw_jstep_bytes(r, what.n + (p ? (size_t)(p - s) - from : to - from));
 }
 
 static mw_status contains_key(mw_jrun *r, const mw_jdict *d, mw_jval key, bool *out) {

@@ -40,7 +40,7 @@ struct mw_jrun {
     int64_t now_us;
 };
 
-/* The code stands at the end again, so that a reader of one file, human or not, sees that this cannot be MW_OK. */
+/* The code stands at the end again, so that a checker that sees one file only knows that this is not MW_OK. */
 #define MW_JFAIL(r, code, fmt, ...)                                                                                    \
     ((void)MW_FAIL((code), "chat template, line %u: " fmt, (r)->line, ##__VA_ARGS__), (code))
 /* A value of the wrong type or out of range: what Python would raise. */

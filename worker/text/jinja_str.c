@@ -58,12 +58,13 @@ mw_status mw_jstr_strip(mw_jrun *r, mw_jval s, mw_jval chars, bool lead, bool tr
     } else {
         uint32_t len;
         if (!mw_jis_str(chars)) return MW_JERROR(r, "strip takes None or a str, not a %s", mw_jtype_name(chars));
-        MW_JTRY(mw_jstep_bytes(r, n * (chars.n < 4096 ? chars.n : 4096)));
         for (; lead && n; p += len, n -= len) {
+            MW_JTRY(mw_jstep_bytes(r, chars.n));
             mw_juni_at(p, &len);
             if (!in_set(chars, p, len)) break;
         }
         for (; trail && n; n -= len) {
+            MW_JTRY(mw_jstep_bytes(r, chars.n));
             mw_juni_before(p, n, &len);
             if (!in_set(chars, p + n - len, len)) break;
         }
@@ -222,6 +223,7 @@ static mw_status partition(mw_jrun *r, bool right, mw_jval s, mw_jval sep, mw_jv
     int64_t at;
     MW_JTRY(mw_jarg_str(r, "the separator", sep));
     if (sep.n == 0) return MW_JERROR(r, "partition at an empty separator");
+    MW_JTRY(mw_jstep_bytes(r, s.n));
     MW_JTRY(mw_jop_find(r, s.u.s, 0, s.n, sep, right, &at));
     MW_JTRY(mw_jvals(r, 3, &v));
     v[0] = v[1] = v[2] = MW_JLITERAL("");
@@ -276,6 +278,7 @@ static mw_status count(mw_jrun *r, mw_jval s, const mw_jval *a, mw_jval *out) {
     MW_JTRY(mw_jarg_str(r, "what is counted", a[0]));
     MW_JTRY(window(r, s, a + 1, &from, &to));
     if (a[0].n == 0) {
+        MW_JTRY(mw_jstep_bytes(r, s.n));
         *out = MW_JINT(from > to ? 0 : (int64_t)mw_juni_length(s.u.s + from, to - from) + 1);
         return MW_OK;
     }
@@ -287,9 +290,11 @@ static mw_status count(mw_jrun *r, mw_jval s, const mw_jval *a, mw_jval *out) {
     return MW_OK;
 }
 
-static bool ends(const char *s, size_t from, size_t to, mw_jval what, bool at_end) {
-    if (to < from || what.n > to - from) return false;
-    return memcmp(s + (at_end ? to - what.n : from), what.u.s, what.n) == 0;
+static mw_status ends(mw_jrun *r, const char *s, size_t from, size_t to, mw_jval what, bool at_end, bool *out) {
+    *out = false;
+    if (to < from || what.n > to - from) return MW_OK;
+    *out = memcmp(s + (at_end ? to - what.n : from), what.u.s, what.n) == 0;
+    return mw_jstep_bytes(r, what.n);
 }
 
 static mw_status affix(mw_jrun *r, bool at_end, mw_jval s, const mw_jval *a, mw_jval *out) {
@@ -299,11 +304,11 @@ static mw_status affix(mw_jrun *r, bool at_end, mw_jval s, const mw_jval *a, mw_
     if (a[0].type == MW_J_TUPLE) {
         for (uint32_t i = 0; i < a[0].n && !hit; i++) {
             MW_JTRY(mw_jarg_str(r, "an affix", a[0].u.v[i]));
-            hit = ends(s.u.s, from, to, a[0].u.v[i], at_end);
+            MW_JTRY(ends(r, s.u.s, from, to, a[0].u.v[i], at_end, &hit));
         }
     } else {
         MW_JTRY(mw_jarg_str(r, "the affix", a[0]));
-        hit = ends(s.u.s, from, to, a[0], at_end);
+        MW_JTRY(ends(r, s.u.s, from, to, a[0], at_end, &hit));
     }
     *out = MW_JBOOL(hit);
     return MW_OK;
@@ -345,7 +350,9 @@ static bool is_class(mw_jmethod m, mw_jval s) {
 
 static mw_status remove_affix(mw_jrun *r, bool at_end, mw_jval s, mw_jval affix_text, mw_jval *out) {
     MW_JTRY(mw_jarg_str(r, "the affix", affix_text));
-    bool hit = ends(s.u.s, 0, s.n, affix_text, at_end);
+    bool hit;
+    MW_JTRY(ends(r, s.u.s, 0, s.n, affix_text, at_end, &hit));
+    MW_JTRY(mw_jstep_bytes(r, s.sub ? 0 : s.n)); /* part() looks for what is not ASCII */
     *out = !hit ? s : at_end ? part(s, 0, s.n - affix_text.n) : part(s, affix_text.n, s.n);
     return MW_OK;
 }
@@ -385,7 +392,7 @@ mw_status mw_jstr_method(mw_jrun *r, mw_jmethod m, mw_jval s, const mw_jval *a, 
     case MW_JM_TITLE: return mw_juni_case(r, s, MW_JCASE_TITLE, out);
     case MW_JM_CAPITALIZE: return mw_juni_case(r, s, MW_JCASE_CAPITALIZE, out);
     default:
-        MW_JTRY(mw_jstep_bytes(r, s.n));
+        MW_JTRY(mw_jstep(r, s.n / 8 + 1)); /* a look at a table for each character */
         *out = MW_JBOOL(is_class(m, s));
         return MW_OK;
     }

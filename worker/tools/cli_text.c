@@ -229,6 +229,7 @@ static mw_status turn(mw_engine *e, const cli_opts *o, bool chat, json_t *messag
     mw_str answer = {0};
     answers *a = NULL;
     uint64_t id;
+    size_t said = json_array_size(messages);
     mw_request r = {.sampling = o->sampling};
     if (!o->max_tokens_set) r.sampling.max_tokens = chat ? 1024 : 128;
     MW_TRY(st, MW_CALLOC(&a, 1, "answers"));
@@ -248,6 +249,8 @@ static mw_status turn(mw_engine *e, const cli_opts *o, bool chat, json_t *messag
     if (chat) MW_TRY(st, cli_say(messages, "assistant", answer.p ? answer.p : "", answer.n));
     cli_summary(e, o, a->total_s, a->prompt_tokens, a->output_tokens, a->ttft_s);
 fail:
+    /* A turn without an answer did not happen: templates insist that the roles alternate. */
+    while (st != MW_OK && json_array_size(messages) > said) json_array_remove(messages, said);
     for (int i = 0; a && i < 128; i++) mw_str_free(&a->text[i]);
     free(a);
     free(text);
