@@ -29,9 +29,10 @@ static mw_status open_data(mw_ckpt *c, const char *path) {
                        (long long)sb.st_size, (unsigned long long)c->h.file_size);
     mw_str uuid = {0};
     mw_status st = mw_ckpt_text(c, "uuid", &uuid);
-    if (st == MW_OK && strcmp(uuid.p, c->h.uuid) != 0)
-        st = MW_FAIL(MW_ERR_FORMAT, "%s: uuid %s here, %s where the directory was read: not the same file", path,
-                     uuid.p, c->h.uuid);
+    const char *here = uuid.p ? uuid.p : "";
+    if (st == MW_OK && strcmp(here, c->h.uuid) != 0)
+        st = MW_FAIL(MW_ERR_FORMAT, "%s: uuid %s here, %s where the directory was read: not the same file", path, here,
+                     c->h.uuid);
     mw_str_free(&uuid);
     return st;
 }

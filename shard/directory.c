@@ -70,10 +70,10 @@ static mw_status extents(const scan *s, hid_t d, const char *name, mw_dtype *dty
 
 static mw_status scan_sums(const scan *s, mw_dataset *d) {
     mw_status st = MW_OK;
-    mw_dtype dtype;
-    int ndim;
-    int64_t dim[2], want_r = (d->rows + d->block_rows - 1) / d->block_rows,
-                    want_c = (d->cols + d->block_cols - 1) / d->block_cols;
+    mw_dtype dtype = MW_U8;
+    int ndim = 0;
+    int64_t dim[2] = {0, 0}, want_r = (d->rows + d->block_rows - 1) / d->block_rows,
+            want_c = (d->cols + d->block_cols - 1) / d->block_cols;
     char name[MW_NAME_MAX + 16];
     snprintf(name, sizeof name, "checksums/%s", d->name);
     hid_t h = H5Dopen2(s->checksums, d->name, H5P_DEFAULT);
@@ -93,8 +93,8 @@ fail:
 
 static mw_status scan_windows(const scan *s, hid_t h, mw_dataset *d) {
     mw_status st = MW_OK;
-    int64_t pair[2];
-    size_t n;
+    int64_t pair[2] = {0, 0};
+    size_t n = 0;
     MW_TRY(st, mw_h5_get_i64s(h, d->name, "xxh3_block", pair, 2, &n));
     if (n != 2 || pair[0] < 1 || pair[1] < 1 || pair[0] > d->rows || pair[1] > d->cols)
         return MW_FAIL(MW_ERR_FORMAT, "%s: %s: bad attribute xxh3_block", s->path, d->name);
@@ -120,9 +120,9 @@ static mw_status scan_dataset(scan *s, hid_t h, const char *name) {
     mw_status st = MW_OK;
     mw_ckpt *c = s->c;
     mw_dataset d = {0};
-    int ndim;
-    int64_t dim[2];
-    uint64_t bytes;
+    int ndim = 0;
+    int64_t dim[2] = {0, 0};
+    uint64_t bytes = 0;
     snprintf(d.name, sizeof d.name, "%s", name);
     MW_TRY(st, extents(s, h, name, &d.dtype, &ndim, dim));
     d.rows = dim[0];
@@ -204,7 +204,7 @@ static mw_status walk(scan *s, hid_t group, const char *prefix, int depth) {
     if (depth > 8) return MW_FAIL(MW_ERR_FORMAT, "%s: weights/%s: nested too deeply", s->path, prefix);
     if (H5Gget_info(group, &info) < 0) return mw_h5_fail(MW_ERR_FORMAT, "%s: weights/%s", s->path, prefix);
     for (hsize_t i = 0; i < info.nlinks; i++) {
-        char link[MW_NAME_MAX], name[MW_NAME_MAX];
+        char link[MW_NAME_MAX] = "", name[MW_NAME_MAX];
         H5L_info_t li;
         ssize_t n = H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, link, sizeof link, H5P_DEFAULT);
         int len = snprintf(name, sizeof name, "%s%s%s", prefix, *prefix ? "/" : "", link);
@@ -339,8 +339,8 @@ static mw_status scan_config(scan *s) {
     mw_status st = MW_OK;
     mw_model_config *c = &s->c->h.cfg;
     char where[1024], act[8];
-    int64_t tie, qk_norm, bos, eos[MW_MAX_EOS];
-    size_t n_eos;
+    int64_t tie = 0, qk_norm = 0, bos = 0, eos[MW_MAX_EOS] = {0};
+    size_t n_eos = 0;
     snprintf(where, sizeof where, "%s: /config", s->path);
     hid_t g = H5Gopen2(s->file, "/config", H5P_DEFAULT);
     if (g < 0) return mw_h5_fail(MW_ERR_FORMAT, "%s is missing", where);

@@ -157,7 +157,7 @@ static mw_status read_scalar(hid_t a, const char *where, const char *name, hid_t
 }
 
 mw_status mw_h5_get_str(hid_t obj, const char *where, const char *name, char *out, size_t cap) {
-    hid_t a;
+    hid_t a = H5I_INVALID_HID;
     mw_status st = open_attr(obj, where, name, H5T_STRING, &a);
     if (st != MW_OK) return st;
     hid_t type = H5Aget_type(a);
@@ -176,25 +176,25 @@ mw_status mw_h5_get_str(hid_t obj, const char *where, const char *name, char *ou
 }
 
 mw_status mw_h5_get_i64(hid_t obj, const char *where, const char *name, int64_t *out) {
-    hid_t a;
+    hid_t a = H5I_INVALID_HID;
     mw_status st = open_attr(obj, where, name, H5T_INTEGER, &a);
     return st != MW_OK ? st : read_scalar(a, where, name, H5T_NATIVE_INT64, out);
 }
 
 mw_status mw_h5_get_u64(hid_t obj, const char *where, const char *name, uint64_t *out) {
-    hid_t a;
+    hid_t a = H5I_INVALID_HID;
     mw_status st = open_attr(obj, where, name, H5T_INTEGER, &a);
     return st != MW_OK ? st : read_scalar(a, where, name, H5T_NATIVE_UINT64, out);
 }
 
 mw_status mw_h5_get_f64(hid_t obj, const char *where, const char *name, double *out) {
-    hid_t a;
+    hid_t a = H5I_INVALID_HID;
     mw_status st = open_attr(obj, where, name, H5T_FLOAT, &a);
     return st != MW_OK ? st : read_scalar(a, where, name, H5T_NATIVE_DOUBLE, out);
 }
 
 mw_status mw_h5_get_i64s(hid_t obj, const char *where, const char *name, int64_t *out, size_t cap, size_t *n) {
-    hid_t a;
+    hid_t a = H5I_INVALID_HID;
     mw_status st = open_attr(obj, where, name, H5T_INTEGER, &a);
     if (st != MW_OK) return st;
     hid_t space = H5Aget_space(a);

@@ -1,5 +1,7 @@
 #include "shard/model_config.h"
 
+#include <string.h>
+
 const char *mw_rope_type_name(mw_rope_type t) {
     static const char *const name[] = {"default", "linear", "llama3"};
     return name[t];
@@ -51,4 +53,16 @@ mw_status mw_model_config_check(const mw_model_config *c) {
                            (long long)c->vocab);
 fail:
     return st;
+}
+
+bool mw_model_config_equal(const mw_model_config *a, const mw_model_config *b) {
+#define SAME(member) (a->member == b->member)
+    if (strcmp(a->model_type, b->model_type) != 0 || !SAME(n_eos)) return false;
+    for (int i = 0; i < a->n_eos; i++)
+        if (!SAME(eos_id[i])) return false;
+    return SAME(hidden) && SAME(intermediate) && SAME(n_layers) && SAME(n_heads) && SAME(n_kv_heads) &&
+           SAME(head_dim) && SAME(vocab) && SAME(max_position) && SAME(window) && SAME(rms_eps) && SAME(rope_theta) &&
+           SAME(rope_type) && SAME(rope_factor) && SAME(rope_low_freq) && SAME(rope_high_freq) &&
+           SAME(rope_original_max) && SAME(tie_embeddings) && SAME(qk_norm) && SAME(act) && SAME(bos_id);
+#undef SAME
 }

@@ -33,6 +33,9 @@ typedef struct mw_model_config {
 /* Ranges and divisibility that every later layer relies on. MW_ERR_FORMAT names the field and the value. */
 MW_MUST_CHECK mw_status mw_model_config_check(const mw_model_config *c);
 
+/* Member by member: padding and what lies behind the ends of model_type and eos_id do not count. */
+bool mw_model_config_equal(const mw_model_config *a, const mw_model_config *b);
+
 const char *mw_rope_type_name(mw_rope_type t); /* "default", "linear", "llama3" */
 
 MW_END_DECLS

@@ -163,7 +163,7 @@ void mw_unpack_tiles(const uint32_t *tiles, size_t tile_words, int64_t k, int64_
 #define PERMUTE64(type)                                                                                                \
     do {                                                                                                               \
         const type *s = src;                                                                                           \
-        type *d = dst;                                                                                                 \
+        type *d = dst; /* NOLINT(bugprone-macro-parentheses): a type cannot have them */                               \
         for (int64_t block = 0; block < rows * (n / 64); block++, s += 64, d += 64)                                    \
             for (int a = 0; a < 8; a++)                                                                                \
                 for (int b = 0; b < 8; b++) d[8 * a + b] = s[a + 8 * b];                                               \

@@ -367,7 +367,7 @@ static bool same_dtype(const mw_ckpt *a, int ia, const mw_ckpt *b, int ib) {
 mw_status mw_repack_compare(const mw_ckpt *a, const mw_ckpt *b, uint64_t *weights) {
     mw_status st = MW_OK;
     *weights = 0;
-    if (memcmp(mw_ckpt_config(a), mw_ckpt_config(b), sizeof(mw_model_config)) != 0) return differ(a, b, "config");
+    if (!mw_model_config_equal(mw_ckpt_config(a), mw_ckpt_config(b))) return differ(a, b, "config");
     for (int i = 0; i < mw_ckpt_n_weights(a); i++) {
         const mw_weight *wa = mw_ckpt_weight(a, i), *wb = mw_ckpt_find(b, wa->name);
         if (!wb || wa->kind != wb->kind || wa->group_size != wb->group_size ||

@@ -53,21 +53,25 @@ static bool has(const mw_model_config *c, when w) {
     return w == ALWAYS || (w == IF_QK_NORM && c->qk_norm) || (w == IF_UNTIED && !c->tie_embeddings);
 }
 
-/* The part of the name behind "layers/NNN", and NNN; NULL when the name is not of that form. */
-static const char *in_layer(const char *name, int *layer) {
-    int used = 0;
-    if (sscanf(name, "layers/%3d%n", layer, &used) != 1 || used != 10 || *layer < 0) return NULL;
-    return name + used;
+/* NNN of a name that begins with "layers/NNN"; -1 for other names. */
+static int layer_of(const char *name) {
+    size_t at = strlen("layers/");
+    int layer = 0;
+    if (strncmp(name, "layers/", at) != 0) return -1;
+    for (int i = 0; i < 3; i++, at++) {
+        if (name[at] < '0' || name[at] > '9') return -1;
+        layer = 10 * layer + (name[at] - '0');
+    }
+    return layer;
 }
 
 static const row *find(const char *name, int *layer) {
-    const char *tail = in_layer(name, layer);
-    if (!tail) *layer = -1;
+    *layer = layer_of(name);
+    const char *tail = *layer >= 0 ? name + strlen("layers/NNN") : name;
     for (size_t i = 0; i < N_ROWS; i++) {
         const char *pattern = k_rows[i].name;
         bool starred = *pattern == '*';
-        if (starred == (tail != NULL) && strcmp(starred ? pattern + 1 : pattern, tail ? tail : name) == 0)
-            return &k_rows[i];
+        if (starred == (*layer >= 0) && strcmp(starred ? pattern + 1 : pattern, tail) == 0) return &k_rows[i];
     }
     return NULL;
 }

@@ -170,7 +170,7 @@ mw_status mw_writer_text(mw_writer *w, const char *name, const void *bytes, size
     mw_status st = MW_OK;
     char path[MW_NAME_MAX + 8];
     hid_t d = H5I_INVALID_HID, type = H5Tcopy(H5T_C_S1);
-    uint64_t offset;
+    uint64_t offset = 0;
     snprintf(path, sizeof path, "/text/%s", name);
     H5Tset_size(type, n);
     H5Tset_strpad(type, H5T_STR_NULLPAD);
@@ -283,7 +283,7 @@ mw_status mw_writer_end(mw_writer *w) {
     hid_t d = H5I_INVALID_HID, type = mw_h5_type(MW_U64);
     const hsize_t dims[2] = {(hsize_t)ceil_div(s->rows, s->block_rows), (hsize_t)ceil_div(s->cols, s->block_cols)};
     size_t n = (size_t)(dims[0] * dims[1]) * sizeof *w->sums;
-    uint64_t offset;
+    uint64_t offset = 0;
     if (w->rows_done != s->rows) {
         st = MW_FAIL(MW_ERR_INTERNAL, "%s: ended after %lld of %lld rows", w->name, (long long)w->rows_done,
                      (long long)s->rows);

@@ -109,7 +109,7 @@ static void add_part(mw_scheduler *s, mw_seq *q, int rows, int *budget) {
 static mw_status plan_decode(mw_scheduler *s, int *budget) {
     mw_status st = MW_OK;
     for (mw_seq *q = s->running.head; q && *budget > 0;) {
-        bool ok;
+        bool ok = false;
         if (pending(q) != 1) {
             q = q->next;
             continue;
@@ -140,7 +140,7 @@ static mw_status plan_admit(mw_scheduler *s, int *budget) {
     mw_status st = MW_OK;
     while (s->waiting.head && *budget > 0 && s->running.n < s->max_seqs) {
         mw_seq *q = s->waiting.head;
-        bool ok;
+        bool ok = false;
         if (mw_kv_blocks_for(&s->kv, (int64_t)q->tokens.n + 1) > s->kv.n_free) break;
         unlink_seq(&s->waiting, q);
         push_back(&s->running, q);

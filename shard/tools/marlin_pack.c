@@ -104,6 +104,15 @@ static void on_signal(int sig) {
     _exit(128 + sig);
 }
 
+static void handle_signals(void) {
+    struct sigaction sa = {.sa_handler = on_signal}, old;
+    sigfillset(&sa.sa_mask);
+    sigaction(SIGINT, &sa, NULL);
+    sigaction(SIGTERM, &sa, NULL);
+    if (sigaction(SIGHUP, NULL, &old) == 0 && old.sa_handler != SIG_IGN) /* nohup has it ignored */
+        sigaction(SIGHUP, &sa, NULL);
+}
+
 /* ---- packing ---- */
 
 /* The machine's memcpy speed on as many bytes as a band, same threads: what packing is measured against. */
@@ -250,7 +259,7 @@ static mw_status inspect_int4(const mw_ckpt *c, const mw_weight *w, int64_t k, i
     for (int64_t i = n; i < n1; i++) printf(" %14d", zeros[i]);
     printf("\n");
     for (int64_t r = 0; r < SHOW_K; r++) {
-        printf("k %6lld", (long long)(k0 + r));
+        printf("k %6lld", (long long)k0 + r);
         for (int64_t i = n; i < n1; i++) {
             int q = rows[(size_t)r * row + (size_t)(i - c0) / 2] >> (4 * ((i - c0) & 1)) & 15;
             printf("  %2d %10.6f", q, (double)((float)(q - zeros[i]) * mw_load_f32(scales, ds->dtype, (size_t)i)));
@@ -307,8 +316,7 @@ int main(int argc, char **argv) {
     argp_program_version_hook = print_version;
     argp_err_exit_status = MW_ERR_USAGE;
     argp_parse(&argp, argc, argv, 0, 0, &o);
-    signal(SIGINT, on_signal);
-    signal(SIGTERM, on_signal);
+    handle_signals();
     mw_status st = mw_ckpt_open(&c, o.in);
     if (st == MW_OK && o.out)
         st = pack(c, &o);

@@ -4,6 +4,7 @@
 #define MW_TESTS_COMM_CHECK_H
 #include <stdint.h>
 #include <stdio.h>
+#include <unistd.h>
 
 extern int g_check_rank, g_check_failures;
 
@@ -22,6 +23,14 @@ static inline uint64_t check_random(uint64_t *state) {
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);
+}
+
+/* Reads behind the n bytes that buf [size] holds already, and keeps a final zero; 0 when it is full. */
+static inline ssize_t check_read(int fd, char *buf, size_t size, size_t n) {
+    if (n + 1 >= size) return 0;
+    ssize_t got = read(fd, buf + n, size - 1 - n);
+    if (got >= 0) buf[n + (size_t)got] = 0;
+    return got;
 }
 
 #endif

@@ -270,7 +270,7 @@ static void run_job(const scenario *s, const char *self, bool messages, job *j) 
     while (open && mw_now_s() - began < 18) {
         struct pollfd p = {.fd = fds[0], .events = POLLIN};
         if (poll(&p, 1, 100) <= 0) continue;
-        ssize_t got = read(fds[0], j->out + j->n, sizeof j->out - 1 - j->n);
+        ssize_t got = check_read(fds[0], j->out, sizeof j->out, j->n);
         open = got > 0;
         if (got > 0) j->n += (size_t)got;
     }

@@ -127,7 +127,7 @@ static result run(const char *name, const char *const *given) {
     }
     close(fds[1]);
     size_t n = 0;
-    for (ssize_t got; (got = read(fds[0], r.out + n, sizeof r.out - 1 - n)) > 0;) n += (size_t)got;
+    for (ssize_t got; (got = check_read(fds[0], r.out, sizeof r.out, n)) > 0;) n += (size_t)got;
     close(fds[0]);
     int status;
     waitpid(pid, &status, 0);

@@ -96,7 +96,7 @@ static bool expect(session *s, const char *text) {
     for (double until = mw_now_s() + 8; mw_now_s() < until && !strstr(s->out, text);) {
         struct pollfd p = {.fd = s->fd, .events = POLLIN};
         if (poll(&p, 1, 100) <= 0) continue;
-        ssize_t n = read(s->fd, s->out + s->n, sizeof s->out - 1 - s->n);
+        ssize_t n = check_read(s->fd, s->out, sizeof s->out, s->n);
         if (n <= 0) break;
         s->n += (size_t)n;
         s->out[s->n] = 0;

@@ -276,6 +276,7 @@ static void interrupt(int sig, const char *const *argv, const char *out) {
         dup2(fd[1], 2);
         close(fd[0]);
         close(fd[1]);
+        signal(sig, SIG_DFL); /* a test run under nohup has SIGHUP ignored */
         execv(argv[0], (char *const *)argv);
         _exit(127);
     }

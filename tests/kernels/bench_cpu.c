@@ -183,7 +183,7 @@ static void bench_decode(const char *isa, int threads) {
         for (int64_t group = 128; group >= 32; group -= 96) {
             if (group == 32 && s != 2) continue;
             int64_t k = k_shapes[s][0], n = k_shapes[s][1];
-            double bytes = (double)(k * n) / 2 + (double)(k / group * n) * 2;
+            double bytes = (double)(k * n) / 2 + (double)(k * n) / (double)group * 2;
             printf("  %6lld x %-5lld %6lld", (long long)k, (long long)n, (long long)group);
             for (int int8 = 0; int8 < 2; int8++) {
                 bench b = open_bench(isa, threads, int8);

@@ -150,6 +150,60 @@ static void test_unknown_name(void **state) {
     assert_int_equal(role, MW_ROLE_ROW);
     assert_fails(mw_plan_role("layers/012/mlp/router", &role), MW_ERR_FORMAT, "layers/012/mlp/router");
     assert_fails(mw_plan_role("layers/12/mlp/down_proj", &role), MW_ERR_FORMAT, "unknown weight");
+    assert_fails(mw_plan_role("layers/+12/mlp/down_proj", &role), MW_ERR_FORMAT, "unknown weight");
+    assert_fails(mw_plan_role("layers/0012/mlp/down_proj", &role), MW_ERR_FORMAT, "unknown weight");
+    assert_fails(mw_plan_role("layers/01", &role), MW_ERR_FORMAT, "unknown weight");
+}
+
+/* Every member counts; padding and the unused ends of arrays do not. */
+static void test_config_equal(void **state) {
+    (void)state;
+    mw_model_config a, b;
+    memset(&a, 0x11, sizeof a);
+    memset(&b, 0x22, sizeof b);
+    strcpy(a.model_type, "llama");
+    strcpy(b.model_type, "llama");
+    a.n_eos = b.n_eos = 2;
+    a.eos_id[0] = b.eos_id[0] = 7;
+    a.eos_id[1] = b.eos_id[1] = 8;
+#define EVERY(X)                                                                                                       \
+    X(hidden)                                                                                                          \
+    X(intermediate)                                                                                                    \
+    X(n_layers)                                                                                                        \
+    X(n_heads)                                                                                                         \
+    X(n_kv_heads)                                                                                                      \
+    X(head_dim)                                                                                                        \
+    X(vocab)                                                                                                           \
+    X(max_position)                                                                                                    \
+    X(window)                                                                                                          \
+    X(rms_eps)                                                                                                         \
+    X(rope_theta)                                                                                                      \
+    X(rope_type)                                                                                                       \
+    X(rope_factor)                                                                                                     \
+    X(rope_low_freq)                                                                                                   \
+    X(rope_high_freq)                                                                                                  \
+    X(rope_original_max)                                                                                               \
+    X(tie_embeddings)                                                                                                  \
+    X(qk_norm)                                                                                                         \
+    X(act)                                                                                                             \
+    X(bos_id)
+#define COPY(member) a.member = b.member = 1;
+    EVERY(COPY)
+    assert_true(mw_model_config_equal(&a, &b));
+#define CHANGE(member)                                                                                                 \
+    b.member = 0;                                                                                                      \
+    assert_false(mw_model_config_equal(&a, &b));                                                                       \
+    b.member = 1;
+    EVERY(CHANGE)
+    b.eos_id[1] = 9;
+    assert_false(mw_model_config_equal(&a, &b));
+    b.n_eos = a.n_eos = 1;
+    assert_true(mw_model_config_equal(&a, &b));
+    b.n_eos = 0;
+    assert_false(mw_model_config_equal(&a, &b));
+    b.n_eos = 1;
+    strcpy(b.model_type, "qwen2");
+    assert_false(mw_model_config_equal(&a, &b));
 }
 
 int main(int argc, char **argv) {
@@ -158,6 +212,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_random_shapes),
         cmocka_unit_test(test_known_shapes),
         cmocka_unit_test(test_unknown_name),
+        cmocka_unit_test(test_config_equal),
     };
     return cmocka_run_group_tests_name("plan", tests, NULL, NULL);
 }

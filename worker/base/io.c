@@ -79,27 +79,34 @@ bool mw_is_dir(const char *path) {
     return stat(path, &sb) == 0 && S_ISDIR(sb.st_mode);
 }
 
-/* Temporaries that a signal handler must remove. Slots hold the strings that the mw_outfile owns. */
+/* Temporaries that a signal handler must remove. A slot holds the string of an mw_outfile; whoever takes it out owns
+ * it. The handler may run on one thread while another commits: so it takes the string too, and never reads freed
+ * memory. A handler can use these slots because they are lock-free. */
 #define MAX_OPEN 64
 static _Atomic(char *) g_open[MAX_OPEN];
+_Static_assert(ATOMIC_POINTER_LOCK_FREE == 2, "a signal handler reads g_open");
 
-static void remember(char *tmp) {
+static bool remember(char *tmp) {
     for (int i = 0; i < MAX_OPEN; i++) {
         char *empty = NULL;
-        if (atomic_compare_exchange_strong(&g_open[i], &empty, tmp)) return;
+        if (atomic_compare_exchange_strong(&g_open[i], &empty, tmp)) return true;
     }
+    return false;
 }
 
-static void forget(char *tmp) {
+/* Not found: a handler has taken the string, and the process is about to end. */
+static void forget_and_free(char *tmp) {
     for (int i = 0; i < MAX_OPEN; i++) {
         char *mine = tmp;
-        if (atomic_compare_exchange_strong(&g_open[i], &mine, NULL)) return;
+        if (!atomic_compare_exchange_strong(&g_open[i], &mine, NULL)) continue;
+        free(tmp);
+        return;
     }
 }
 
 void mw_outfile_abort_all(void) {
     for (int i = 0; i < MAX_OPEN; i++) {
-        char *tmp = atomic_load(&g_open[i]);
+        char *tmp = atomic_exchange(&g_open[i], NULL);
         if (tmp) unlink(tmp);
     }
 }
@@ -117,11 +124,15 @@ mw_status mw_outfile_begin(mw_outfile *o, const char *path, bool force, bool wan
     MW_TRY(st, MW_CALLOC(&o->tmp, n, "output path"));
     snprintf(o->path, n, "%s", path);
     snprintf(o->tmp, n, "%s.tmp.%ld", path, (long)getpid());
-    remember(o->tmp); /* before it exists: a signal may come in between */
+    if (!remember(o->tmp)) { /* before it exists: a signal may come in between */
+        st = MW_FAIL(MW_ERR_LIMIT, "%s: more than %d outputs at once", path, MAX_OPEN);
+        goto fail;
+    }
     int fd = open(o->tmp, O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0666);
     if (fd < 0) {
         st = MW_FAIL(MW_ERR_EXISTS, "%s: cannot create: %s", o->tmp, strerror(errno));
-        forget(o->tmp);
+        forget_and_free(o->tmp);
+        o->tmp = NULL;
         goto fail;
     }
     if (want_fd)
@@ -161,11 +172,10 @@ mw_status mw_outfile_commit(mw_outfile *o) {
         st = MW_FAIL(MW_ERR_IO, "%s: rename to %s: %s", o->tmp, o->path, strerror(errno));
         goto fail;
     }
-    forget(o->tmp);
+    forget_and_free(o->tmp);
     fsync_folder(o->path);
     close(o->fd);
     free(o->path);
-    free(o->tmp);
     *o = (mw_outfile){.fd = -1};
     return MW_OK;
 fail:
@@ -177,8 +187,7 @@ void mw_outfile_abort(mw_outfile *o) {
     if (!o->tmp) return;
     if (o->fd >= 0) close(o->fd);
     unlink(o->tmp);
-    forget(o->tmp);
+    forget_and_free(o->tmp);
     free(o->path);
-    free(o->tmp);
     *o = (mw_outfile){.fd = -1};
 }

@@ -1,3 +1,4 @@
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -85,8 +86,8 @@ static json_t *choice_json(const cli_choice *c) {
 
 /* "usage error" -> "usage_error" */
 static json_t *error_json(const cli_reply *p) {
-    char code[64] = "";
-    strncat(code, mw_status_name(p->st), sizeof code - 1);
+    char code[64];
+    snprintf(code, sizeof code, "%s", mw_status_name(p->st));
     for (char *s = code; *s; s++)
         if (*s == ' ' || *s == '/') *s = '_';
     json_t *message = json_stringn(p->error.p ? p->error.p : "", p->error.n);
@@ -117,7 +118,7 @@ static json_t *reply_json(const cli_reply *p) {
     json_object_set_new(o, "usage",
                         json_pack("{s:I, s:I, s:I}", "prompt_tokens", (json_int_t)p->prompt_tokens, "completion_tokens",
                                   (json_int_t)p->output_tokens, "total_tokens",
-                                  (json_int_t)(p->prompt_tokens + p->output_tokens)));
+                                  (json_int_t)p->prompt_tokens + (json_int_t)p->output_tokens));
     return o;
 }
 

@@ -262,7 +262,7 @@ mw_status cli_run_interactive(mw_engine *e, const cli_opts *o) {
     mw_status st = MW_OK;
     cli_input in = {0};
     json_t *messages = NULL;
-    const char *why, *line;
+    const char *why = "--raw", *line;
     size_t n;
     bool chat = !o->raw && mw_engine_can_chat(e, &why), got;
     if (o->chat && !chat) return MW_FAIL(MW_ERR_UNSUPPORTED, "chat is not possible: %s", why);
