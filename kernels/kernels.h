@@ -21,6 +21,7 @@
 MW_BEGIN_DECLS
 
 typedef struct mw_dev mw_dev;
+typedef struct mw_graph mw_graph;
 typedef void *mw_stream; /* cudaStream_t on CUDA, NULL on CPU */
 
 /* ---- weights ---------------------------------------------------------------------------------------------------- */
@@ -109,12 +110,15 @@ typedef struct mw_dev_info {
     uint64_t mem_total; /* bytes */
     uint64_t mem_free;
     mw_stream stream;
-    bool host_memory; /* device memory is ordinary host memory: weights may be read straight into it */
+    bool host_memory;       /* device memory is ordinary host memory: weights may be read straight into it */
+    unsigned char uuid[16]; /* CUDA: which GPU this is, on any host */
 } mw_dev_info;
 
 typedef struct mw_kernels {
     const char *name; /* "cpu", "cuda" */
 
+    /* Devices that this machine shows, 0 with the reason in mw_error_text(). Touches none of them. */
+    int (*count)(void);
     mw_status (*open)(mw_dev **out, const mw_dev_opts *opts);
     void (*close)(mw_dev *d); /* NULL allowed */
     mw_status (*info)(mw_dev *d, mw_dev_info *out);
@@ -126,6 +130,23 @@ typedef struct mw_kernels {
     mw_status (*to_host)(mw_dev *d, void *host_dst, const void *src, size_t bytes);   /* waits */
     mw_status (*zero)(mw_dev *d, void *dst, size_t bytes);
     mw_status (*sync)(mw_dev *d);
+
+    /* Host memory that copies to and from the device fastest (page-locked for CUDA). */
+    mw_status (*host_alloc)(mw_dev *d, void **out, size_t bytes, const char *what);
+    void (*host_free)(mw_dev *d, void *p);
+    /* While loading: rows of `width` bytes from host_alloc memory to device memory, `pitch` bytes from row to row. Has
+     * happened when it returns. Several threads may call it at once, for different destinations. */
+    mw_status (*upload)(mw_dev *d, void *dst, size_t dst_pitch, const void *host_src, size_t src_pitch, size_t width,
+                        size_t rows);
+
+    /* Everything enqueued between capture_begin and capture_end becomes a graph, and nothing of it runs; a launch
+     * enqueues all of it at once. Not in between: alloc, copies to and from the host, sync, count_nonfinite. After a
+     * failure in between: capture_abort. All five are NULL where launches cost nothing (CPU). */
+    mw_status (*capture_begin)(mw_dev *d);
+    mw_status (*capture_end)(mw_dev *d, mw_graph **out);
+    void (*capture_abort)(mw_dev *d);
+    mw_status (*graph_launch)(mw_dev *d, mw_graph *g);
+    void (*graph_free)(mw_graph *g); /* NULL allowed; not while it runs */
 
     /* y[m, 0..n) = x[m, 0..k) * w (+ bias). x and y must not overlap. y is act, or f32 when y_f32. */
     mw_status (*linear)(mw_dev *d, const mw_linear *w, int64_t m, const void *x, int64_t ldx, void *y, int64_t ldy,
@@ -162,6 +183,11 @@ typedef struct mw_kernels {
     mw_status (*silu_mul)(mw_dev *d, void *dst, int64_t ld_dst, const void *x, int64_t ld, int64_t m, int64_t n,
                           int64_t up_off);
 
+    /* token[i] = column of the largest of logits[i, 0 .. vocab), the lowest of equals, and best[i] its value; -1 and
+     * NaN when the row holds a NaN. logits: f32, rows ld apart. */
+    mw_status (*argmax)(mw_dev *d, int32_t *token, float *best, const float *logits, int64_t ld, int64_t rows,
+                        int64_t vocab);
+
     /* Number of NaN or infinite elements of [m, n]; waits. For MARLIN_CHECK_NAN and tests. f32: elements are f32. */
     mw_status (*count_nonfinite)(mw_dev *d, const void *x, int64_t ld, int64_t m, int64_t n, bool f32, int64_t *count);
 } mw_kernels;
@@ -170,8 +196,8 @@ typedef struct mw_kernels {
 const mw_kernels *mw_kernels_cpu(void);
 const mw_kernels *mw_kernels_cuda(void);
 
-/* "cpu", "cuda", "auto" -> table. auto: cuda where the build has it and a device answers, else cpu. MW_ERR_UNAVAIL says
- * what is missing. */
+/* "cpu", "cuda", "auto" -> table. auto: cuda where the build has it and the machine shows a device, else cpu.
+ * MW_ERR_UNAVAIL says what is missing. */
 MW_MUST_CHECK mw_status mw_kernels_choose(const char *backend, const mw_kernels **out);
 
 MW_END_DECLS

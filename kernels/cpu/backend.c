@@ -41,6 +41,10 @@ mw_status mw_dev_workspace(mw_dev *d, size_t bytes, void **out) {
     return MW_OK;
 }
 
+static int cpu_count(void) {
+    return 1;
+}
+
 static void cpu_close(mw_dev *d) {
     if (!d) return;
     mw_pool_destroy(d->pool);
@@ -102,6 +106,13 @@ static mw_status cpu_sync(mw_dev *d) {
     return MW_OK;
 }
 
+static mw_status cpu_upload(mw_dev *d, void *dst, size_t dst_pitch, const void *src, size_t src_pitch, size_t width,
+                            size_t rows) {
+    (void)d;
+    for (size_t i = 0; i < rows; i++) memcpy((char *)dst + i * dst_pitch, (const char *)src + i * src_pitch, width);
+    return MW_OK;
+}
+
 static mw_status cpu_linear(mw_dev *d, const mw_linear *w, int64_t m, const void *x, int64_t ldx, void *y, int64_t ldy,
                             bool y_f32) {
     (void)y_f32; /* activations are f32 here */
@@ -114,6 +125,7 @@ static mw_status cpu_linear(mw_dev *d, const mw_linear *w, int64_t m, const void
 
 static const mw_kernels k_cpu = {
     .name = "cpu",
+    .count = cpu_count,
     .open = cpu_open,
     .close = cpu_close,
     .info = cpu_info,
@@ -123,6 +135,9 @@ static const mw_kernels k_cpu = {
     .to_host = cpu_copy,
     .zero = cpu_zero,
     .sync = cpu_sync,
+    .host_alloc = cpu_alloc,
+    .host_free = cpu_free,
+    .upload = cpu_upload,
     .linear = cpu_linear,
     .embed = mw_cpu_embed,
     .add_norm = mw_cpu_add_norm,
@@ -131,6 +146,7 @@ static const mw_kernels k_cpu = {
     .rope_kv = mw_cpu_rope_kv,
     .attention = mw_cpu_attention,
     .silu_mul = mw_cpu_silu_mul,
+    .argmax = mw_cpu_argmax,
     .count_nonfinite = mw_cpu_count_nonfinite,
 };
 

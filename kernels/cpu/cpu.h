@@ -131,6 +131,8 @@ mw_status mw_cpu_gather_cols(mw_dev *d, void *dst, int64_t ld_dst, const void *s
 mw_status mw_cpu_take_rows(mw_dev *d, void *dst, const void *src, int64_t n, int64_t h, const int32_t *row);
 mw_status mw_cpu_silu_mul(mw_dev *d, void *dst, int64_t ld_dst, const void *x, int64_t ld, int64_t m, int64_t n,
                           int64_t up_off);
+mw_status mw_cpu_argmax(mw_dev *d, int32_t *token, float *best, const float *logits, int64_t ld, int64_t rows,
+                        int64_t vocab);
 mw_status mw_cpu_count_nonfinite(mw_dev *d, const void *x, int64_t ld, int64_t m, int64_t n, bool f32, int64_t *count);
 mw_status mw_cpu_rope_kv(mw_dev *d, const mw_attn *a, const mw_batch *b, void *qkv, int64_t ld, void *k_cache,
                          void *v_cache);

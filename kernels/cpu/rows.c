@@ -164,6 +164,41 @@ mw_status mw_cpu_silu_mul(mw_dev *d, void *dst, int64_t ld_dst, const void *x, i
     return MW_OK;
 }
 
+/* ---- the best token --------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    int32_t *token;
+    float *best;
+    const float *logits;
+    int64_t ld, rows, vocab;
+} argmax_job;
+
+static void argmax_run(void *arg, int thread, int n_threads) {
+    const argmax_job *j = arg;
+    int64_t begin, end;
+    mw_split(j->rows, 1, thread, n_threads, &begin, &end);
+    for (int64_t i = begin; i < end; i++) {
+        const float *row = j->logits + i * j->ld;
+        int64_t at = 0;
+        for (int64_t v = 0; v < j->vocab; v++) {
+            if (row[v] > row[at]) at = v;
+            if (row[v] != row[v]) { /* a NaN wins, and ends the search */
+                at = v;
+                break;
+            }
+        }
+        j->best[i] = row[at];
+        j->token[i] = row[at] != row[at] ? -1 : (int32_t)at;
+    }
+}
+
+mw_status mw_cpu_argmax(mw_dev *d, int32_t *token, float *best, const float *logits, int64_t ld, int64_t rows,
+                        int64_t vocab) {
+    argmax_job j = {token, best, logits, ld, rows, vocab};
+    mw_dev_run(d, rows > 1 ? rows * vocab : 0, argmax_run, &j);
+    return MW_OK;
+}
+
 /* ---- fault finding ---------------------------------------------------------------------------------------------- */
 
 typedef struct {

@@ -18,7 +18,7 @@ uint64_t random_next(uint64_t *s) {
 }
 
 random_model random_model_default(uint64_t seed) {
-    random_model m = {.group = 32, .scale_dtype = MW_F16, .dense_dtype = MW_F16, .seed = seed};
+    random_model m = {.group = 32, .scale_dtype = MW_F16, .dense_dtype = MW_F16, .scale = 0.05f, .seed = seed};
     m.cfg = (mw_model_config){.model_type = "llama",
                               .hidden = 128,
                               .intermediate = 640,
@@ -106,7 +106,7 @@ static mw_status put_int4(ctx *c, const char *name, const mw_expected *e) {
     memset(z, 0, (size_t)(groups * wide));
     for (int64_t i = 0; i < groups; i++)
         for (int64_t j = 0; j < n; j++) {
-            store(m->scale_dtype, s, (size_t)(i * stored + j), (0.5f + (float)random_unit(&c->rng)) * 0.05f);
+            store(m->scale_dtype, s, (size_t)(i * stored + j), (0.5f + (float)random_unit(&c->rng)) * m->scale);
             z[i * stored + j] = (uint8_t)random_int(&c->rng, 0, 16);
         }
     mw_pack_tiles(q, (size_t)n / 2, k, n, t, (size_t)(2 * wide));

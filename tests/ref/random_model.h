@@ -12,6 +12,7 @@ typedef struct random_model {
     bool o_bias;    /* on o and down */
     bool dense_mlp; /* gate, up, down in 16 bit */
     bool mixed_qkv; /* k in 16 bit, so that q, k, v cannot be one GEMM */
+    float scale;    /* of int4 weights, times 0.5 to 1.5 */
     mw_dtype scale_dtype, dense_dtype;
     mw_layout layout;
     uint64_t seed;

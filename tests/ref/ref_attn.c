@@ -27,6 +27,7 @@ ref_attn_bounds ref_attention(const mw_attn *a, const mw_batch *b, int seq, int6
         r.max_abs_score = fmax(r.max_abs_score, abs_sum * fabs(a->scale));
     }
     for (int64_t p = from; p <= pos; p++) sum += w[p - from] = exp(w[p - from] - top);
+    r.max_w = 1 / sum;
     for (int d = 0; d < hd; d++) {
         double abs_sum = 0;
         out[d] = 0;

@@ -7,6 +7,7 @@ typedef struct ref_attn_bounds {
     double max_abs_score; /* over the positions seen: sum_d |q_d k_d| * scale */
     double sum_v;         /* sum over positions of weight * |v|, of the largest column */
     double max_v;         /* largest |v| among the positions seen */
+    double max_w;         /* largest weight */
 } ref_attn_bounds;
 
 /* out[0 .. head_dim) for q head `head` with query vector q at position `pos` of sequence `seq`. */

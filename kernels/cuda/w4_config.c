@@ -1,0 +1,96 @@
+/* kernels/cuda/w4_config.c - shape -> configuration of the int4 GEMM. Plain arithmetic, no device. */
+#include <stdio.h>
+
+#include "kernels/cuda/w4.h"
+
+#define BLOCK_RESERVED 1024 /* shared memory the driver keeps for itself in every block */
+#define ALIGN          1024 /* the copy engine's 128-byte swizzle repeats after eight rows */
+
+static const char *const k_names[MW_W4_VARIANTS] = {"m8", "m32", "m64", "m128"};
+
+mw_w4_shape mw_cuda_w4_shape(mw_w4_variant v) {
+    static const mw_w4_shape shape[MW_W4_VARIANTS] = {
+        [MW_W4_M8] = {1, 1, 1, 8, 2, 2},
+        [MW_W4_M32] = {2, 1, 2, 8, 2, 1},
+        [MW_W4_M64] = {4, 2, 2, 2, 2, 1},
+        [MW_W4_M128] = {4, 4, 2, 1, 1, 1},
+    };
+    return shape[v];
+}
+
+static int64_t ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+
+static int round_up(int64_t x, int to) {
+    return (int)(ceil_div(x, to) * to);
+}
+
+/* Scale groups that a stage of kb rows can touch; stages begin at multiples of kb. */
+static int scale_rows(int kb, int64_t group, int64_t k) {
+    int64_t rows;
+    if (group >= kb)
+        rows = group % kb == 0 ? 1 : 2;
+    else
+        rows = kb % group == 0 ? kb / group : (kb - 16) / group + 2;
+    return (int)(rows < k / group ? rows : k / group);
+}
+
+mw_w4_config mw_cuda_w4_layout(const mw_dev *d, int64_t m, const mw_linear *w, mw_w4_variant v, int kb) {
+    mw_w4_shape s = mw_cuda_w4_shape(v);
+    mw_w4_config c = {.variant = v, .bm = 8 * s.mt * s.wm, .bn = 64 * s.wn, .kb = kb, .bulk = d->sm >= 90};
+    c.m_tiles = (int)ceil_div(m, c.bm);
+    c.n_tiles = (int)ceil_div(w->n, c.bn);
+    c.k_stages = (int)ceil_div(w->k, kb);
+    c.x_rows = m < c.bm ? (int)m : c.bm;
+    c.scale_rows = scale_rows(kb, w->w4.group, w->k);
+    c.off_x = c.bn * kb / 2;
+    c.off_s = c.off_x + round_up((int64_t)c.x_rows * kb * 2, 128);
+    c.off_z = c.off_s + round_up((int64_t)c.scale_rows * c.bn * (int64_t)mw_dtype_size(w->w4.scale_dtype), 128);
+    c.stage_bytes = round_up(c.off_z + (w->w4.zeros ? c.scale_rows * c.bn : 0), ALIGN);
+
+    int fixed = ALIGN + MW_W4_BAR_BYTES + (s.wk > 1 ? MW_W4_RED_BYTES(s.wm * s.wn * s.wk) : 0);
+    int per_sm = d->sm >= 90 ? s.blocks_per_sm : 1;
+    int64_t room = ((int64_t)d->smem_max + BLOCK_RESERVED) / per_sm - BLOCK_RESERVED - fixed;
+    int64_t ring = room / c.stage_bytes;
+    ring -= ring % s.teams;
+    c.ring = ring < 2 || kb / 16 < s.wk ? 0 : ring > MW_W4_MAX_RING ? MW_W4_MAX_RING : (int)ring;
+    c.smem = fixed + c.ring * c.stage_bytes;
+    c.threads = 32 * s.wm * s.wn * s.wk + (c.bulk ? MW_W4_FEEDER : 0);
+
+    int64_t tiles = (int64_t)c.m_tiles * c.n_tiles, stages = tiles * c.k_stages;
+    c.blocks = stages < d->n_sm ? (int)stages : d->n_sm;
+    c.waves = (int)(tiles / c.blocks);
+    if (tiles % c.blocks && c.waves) c.waves--; /* the cut tiles: between one and two a block, or none */
+    return c;
+}
+
+/* Largest stage of those given of which at least `ring` fit, else the smallest. */
+static mw_w4_config first_fit(const mw_dev *d, int64_t m, const mw_linear *w, mw_w4_variant v, const int *kb, int n,
+                              int ring) {
+    mw_w4_config c = {0};
+    for (int i = 0; i < n; i++) {
+        c = mw_cuda_w4_layout(d, m, w, v, kb[i]);
+        if (c.ring >= ring) break;
+    }
+    return c;
+}
+
+/* Thresholds and stages as measured on an H200 (docs/PERF.md): a stage has a fixed cost, so it is as large as leaves a
+ * ring of three or four. Nine to 32 rows run in tiles of 16: the second pass over the weights comes from L2. */
+mw_w4_config mw_cuda_w4_choose(const mw_dev *d, int64_t m, const mw_linear *w) {
+    static const int kb[] = {512, 256, 128, 64};
+    if (m <= 8) return first_fit(d, m, w, MW_W4_M8, kb, 3, 4);
+    if (m <= 32) return first_fit(d, m, w, MW_W4_M32, kb, 3, 3);
+    if (m <= 64) return first_fit(d, m, w, MW_W4_M64, kb + 1, 3, 3);
+    return first_fit(d, m, w, MW_W4_M128, kb + 2, 2, 3);
+}
+
+char *mw_cuda_w4_print(const mw_w4_config *c, char *buf, size_t size) {
+    snprintf(buf, size,
+             "%s: tile %dx%d, stage k %d of %d bytes, ring %d, %s, tiles %dx%d, %d stages a tile, %d blocks of %d, "
+             "%d whole tiles a block, %d bytes shared",
+             k_names[c->variant], c->bm, c->bn, c->kb, c->stage_bytes, c->ring, c->bulk ? "bulk copies" : "cp.async",
+             c->m_tiles, c->n_tiles, c->k_stages, c->blocks, c->threads, c->waves, c->smem);
+    return buf;
+}
