@@ -250,6 +250,7 @@ static void end_mpi(mw_comm *c) {
 void mw_comm_close(mw_comm *c) {
     if (!c) return;
     bool healthy = c->failed == MW_OK && mw_group_meet(c, MW_CALL_LEAVE) == MW_OK;
+    mw_comm_device_close(c);
     if (c->transport) c->transport->close(c);
     mw_watch_close(c);
     if (c->uses_mpi && healthy)

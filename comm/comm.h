@@ -91,6 +91,39 @@ MW_MUST_CHECK mw_status mw_comm_all_reduce_f32(mw_comm *c, float *buf, size_t n_
 MW_MUST_CHECK mw_status mw_comm_gather_cols_f32(mw_comm *c, int root, const float *src, size_t rows, const size_t *cols,
                                                 float *dst);
 
+/* ---- step collectives on device memory (the CUDA backend, through NCCL) ---- */
+
+/* The NCCL library, one line: "NCCL 2.28.3", or why there is none. Legal at any time. */
+const char *mw_comm_device_library(void);
+
+/* Join the ranks' GPUs: this rank's is `device` (CUDA ordinal, current on this thread), named by its 16-byte uuid; the
+ * collectives below are enqueued on `stream` (cudaStream_t). Collective, bounded by the timeout. Refused by name: two
+ * ranks on one GPU (MW_ERR_LIMIT), no NCCL in the build or on the machine, another major version than built with
+ * (MW_ERR_UNAVAIL). A group of one needs no NCCL and always succeeds. */
+MW_MUST_CHECK mw_status mw_comm_device_open(mw_comm *c, int device, const unsigned char uuid[16], void *stream);
+
+/* Leaves the device group, before the device is closed. Collective when all is well, never blocks after a failure.
+ * Harmless when there is none; mw_comm_close does it too. */
+void mw_comm_device_close(mw_comm *c);
+
+/* Device memory for buffers of collectives: NCCL's own allocation (which its transports can map) where it has one,
+ * plain otherwise. Belongs to the group, freed with it. Not registered as symmetric windows: with NCCL 2.28 the window
+ * kernels gave wrong sums behind kernels that release their successor early (docs/PERF.md). */
+MW_MUST_CHECK mw_status mw_comm_device_alloc(mw_comm *c, void **out, size_t bytes, const char *what);
+
+/* buf[i] = sum over ranks of buf[i], in place; f16, bf16 or f32, added as NCCL does: the same bits on all ranks.
+ * Enqueued, may be captured into a CUDA graph. Collective. */
+MW_MUST_CHECK mw_status mw_comm_device_all_reduce(mw_comm *c, void *buf, size_t n_elems, mw_dtype dtype);
+
+/* The ranks' blocks [rows, cols[r]] side by side as dst [rows, sum of cols], on every rank. `blocks`: scratch of the
+ * size of dst. Enqueued, may be captured. Collective. */
+MW_MUST_CHECK mw_status mw_comm_device_gather_cols(mw_comm *c, const void *src, size_t rows, const size_t *cols,
+                                                   void *blocks, void *dst, mw_dtype dtype);
+
+/* Until the stream has done all that was enqueued; a rank that died, failed or is silent past the deadline ends the
+ * wait with the group's failure, also when a captured graph waits for it on the device. Not collective. */
+MW_MUST_CHECK mw_status mw_comm_device_wait(mw_comm *c);
+
 /* Time this rank spent waiting for others in step collectives since the last call, seconds. */
 double mw_comm_wait_s(mw_comm *c);
 

@@ -20,6 +20,7 @@ static const struct {
     [MW_CALL_CPU_SHARE] = {"sharing out the cores", NULL},
     [MW_CALL_ALL_REDUCE] = {"an all-reduce", "floats"},
     [MW_CALL_GATHER_COLS] = {"a gather of columns", "floats"},
+    [MW_CALL_DEVICE] = {"a step on the devices", NULL},
 };
 
 const char *mw_call_text(mw_call call, size_t n, char out[96]) {

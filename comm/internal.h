@@ -4,7 +4,7 @@
  *   local.c      all ranks on one host: slots in shared memory, futexes
  *   messages.c   any other group: point-to-point messages, polled
  * bootstrap.c makes the group and picks the transport, control.c and collectives.c are the calls of comm.h on top of
- * it, failure.c turns one rank's fault into the group's. Device collectives (comm/nccl.c) stand beside the transports:
+ * it, failure.c turns one rank's fault into the group's. Device collectives (nccl.c) stand beside the transports:
  * they need only control.c to exchange their bootstrap bytes.
  */
 #ifndef MW_COMM_INTERNAL_H
@@ -35,6 +35,7 @@ typedef enum {
     MW_CALL_CPU_SHARE,
     MW_CALL_ALL_REDUCE,
     MW_CALL_GATHER_COLS,
+    MW_CALL_DEVICE,
     MW_CALL_COUNT
 } mw_call;
 
@@ -61,6 +62,7 @@ typedef struct mw_transport {
 
 typedef struct mw_local mw_local;
 typedef struct mw_messages mw_messages;
+typedef struct mw_device_group mw_device_group;
 
 struct mw_comm {
     int rank, size, local_rank, local_size;
@@ -73,6 +75,7 @@ struct mw_comm {
     const mw_transport *transport; /* NULL: a group of one */
     mw_local *local;
     mw_messages *messages;
+    mw_device_group *device; /* NULL: no device collectives */
     mw_op op;
     mw_status failed; /* once set, every call returns it */
     int origin;       /* rank whose fault it was, -1 unknown */
