@@ -32,6 +32,7 @@ typedef struct mw_engine_options {
     int max_seqs;        /* sequences in a step; 0: 16 on the CPU backend, 256 on CUDA */
     int max_step_tokens; /* rows of a step (prefill chunk); 0: 256 on the CPU backend, 2048 on CUDA */
     uint64_t kv_bytes;   /* KV cache memory of this rank; 0: enough for max_seqs x ctx, within free memory */
+    double gpu_memory;   /* CUDA: part of the GPU's memory that may be used, 0 to 1; 0: 0.9 */
     bool int8_act;       /* CPU: int8 instead of int16 activations: faster prefill, coarser (docs/NUMERICS.md) */
     bool no_verify;      /* do not check the file's checksums while loading */
     bool dry_run;        /* plan and memory only: nothing is loaded, only mw_engine_describe and close are legal */

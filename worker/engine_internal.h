@@ -85,6 +85,7 @@ struct mw_engine {
     mw_comm *comm;
     const mw_kernels *kernels;
     mw_dev *dev;
+    bool on_host; /* device memory is host memory */
     mw_ckpt *ckpt;
     mw_plan *plan;
     mw_model *model;

@@ -1,12 +1,13 @@
 /* One step of the model: the order of the kernels and collectives, readable from top to bottom. */
+#include <math.h>
+
 #include "worker/model.h"
 
 typedef struct {
     mw_model *m;
     mw_batch b; /* device pointers */
-    const int32_t *logit_row;
-    int64_t t; /* rows */
-    int layer; /* for messages; -1 outside the layers */
+    int64_t t;  /* rows */
+    int layer;  /* for messages; -1 outside the layers */
 } step_ctx;
 
 /* With MARLIN_CHECK_NAN: name the first place where a value is not finite. */
@@ -26,8 +27,9 @@ static mw_status check(step_ctx *c, const char *where, const void *x, int64_t ld
 /* Partial results of all ranks added up, on every rank. */
 static mw_status reduce(step_ctx *c, void *x) {
     mw_model *m = c->m;
+    size_t n = (size_t)(c->t * m->cfg->hidden);
     if (mw_comm_size(m->comm) == 1) return MW_OK;
-    return mw_comm_all_reduce_f32(m->comm, x, (size_t)(c->t * m->cfg->hidden));
+    return m->devices_join ? mw_comm_device_all_reduce(m->comm, x, n, m->act) : mw_comm_all_reduce_f32(m->comm, x, n);
 }
 
 /* x += delta; then the norm, in the order that projection `p` wants its inputs, and the projection itself. */
@@ -59,7 +61,10 @@ static mw_status attention(step_ctx *c, const mw_layer *l) {
     MW_TRY(st, check(c, "attention", m->attn, q, c->t, q));
     if (l->o_perm) { /* act-order: o_proj's rows are sorted across the heads of all ranks */
         if (mw_comm_size(m->comm) > 1) {
-            MW_TRY(st, mw_comm_gather_cols_f32(m->comm, -1, m->attn, (size_t)c->t, m->q_cols, m->attn_all));
+            MW_TRY(st, m->devices_join
+                           ? mw_comm_device_gather_cols(m->comm, m->attn, (size_t)c->t, m->q_cols, m->attn_blocks,
+                                                        m->attn_all, m->act)
+                           : mw_comm_gather_cols_f32(m->comm, -1, m->attn, (size_t)c->t, m->q_cols, m->attn_all));
             in = m->attn_all;
             ld = m->cfg->n_heads * m->cfg->head_dim;
         }
@@ -87,71 +92,137 @@ fail:
     return st;
 }
 
-/* Final norm and lm_head of the wanted rows, a bounded number at a time; the vocabulary slices meet on rank 0. */
-static mw_status logits(step_ctx *c, int n_logits, mw_logits_fn on_logits, void *arg) {
+/* Embedding and layers; m->x and, still to be added, m->part hold the result. */
+static mw_status layers(step_ctx *c) {
     mw_status st = MW_OK;
     mw_model *m = c->m;
-    int64_t h = m->cfg->hidden, v = m->lm_head.n;
-    size_t part = (size_t)m->o.max_logits * (size_t)h * mw_dtype_size(m->act);
-    char *xs = m->sel, *ps = xs + part, *ns = ps + part;
-    bool many = mw_comm_size(m->comm) > 1;
-    for (int first = 0; first < n_logits; first += m->o.max_logits) {
-        int n = n_logits - first < m->o.max_logits ? n_logits - first : m->o.max_logits;
-        MW_TRY(st, m->k->take_rows(m->dev, xs, m->x, n, h, c->logit_row + first));
-        MW_TRY(st, m->k->take_rows(m->dev, ps, m->part, n, h, c->logit_row + first));
-        MW_TRY(st, m->k->add_norm(m->dev, xs, ps, ns, n, h, m->norm, (float)m->cfg->rms_eps, m->lm_head_perm));
-        MW_TRY(st, m->k->linear(m->dev, &m->lm_head, n, ns, h, m->logits, v, true));
-        MW_TRY(st, m->k->sync(m->dev));
-        if (many) MW_TRY(st, mw_comm_gather_cols_f32(m->comm, 0, m->logits, (size_t)n, m->vocab_cols, m->logits_all));
-        if (m->rank == 0 && on_logits)
-            MW_TRY(st, on_logits(arg, many ? m->logits_all : m->logits, m->vocab_width, first, n));
+    int64_t h = m->cfg->hidden;
+    const mw_range v = m->plan->rank[m->rank].vocab;
+    MW_TRY(st, m->k->embed(m->dev, m->x, c->t, h, c->b.token, m->embed, m->embed_dtype, v.lo, v.hi));
+    MW_TRY(st, reduce(c, m->x));
+    MW_TRY(st, check(c, "embed_tokens", m->x, h, c->t, h));
+    const void *delta = NULL; /* the previous block's output, added by the next norm */
+    for (c->layer = 0; c->layer < m->cfg->n_layers; c->layer++) {
+        const mw_layer *l = &m->layer[c->layer];
+        MW_TRY(st, norm_project(c, delta, l->attn_norm, &l->qkv, m->qkv));
+        MW_TRY(st, attention(c, l));
+        MW_TRY(st, norm_project(c, m->part, l->mlp_norm, &l->gate_up, m->gate_up));
+        MW_TRY(st, mlp(c, l));
+        delta = m->part;
     }
+    c->layer = -1;
 fail:
     return st;
+}
+
+/* Final norm and lm_head of n wanted rows: this rank's slice of the vocabulary, and the best token of it. */
+static mw_status head(mw_model *m, const int32_t *row, int n) {
+    mw_status st = MW_OK;
+    const mw_range v = m->plan->rank[m->rank].vocab;
+    int64_t h = m->cfg->hidden, valid = (v.hi < m->cfg->vocab ? v.hi : m->cfg->vocab) - v.lo;
+    size_t part = (size_t)m->o.max_logits * (size_t)h * mw_dtype_size(m->act);
+    char *xs = m->sel, *ps = xs + part, *ns = ps + part;
+    float *best = (float *)(m->best_token + m->o.max_logits);
+    MW_TRY(st, m->k->take_rows(m->dev, xs, m->x, n, h, row));
+    MW_TRY(st, m->k->take_rows(m->dev, ps, m->part, n, h, row));
+    MW_TRY(st, m->k->add_norm(m->dev, xs, ps, ns, n, h, m->norm, (float)m->cfg->rms_eps, m->lm_head_perm));
+    MW_TRY(st, m->k->linear(m->dev, &m->lm_head, n, ns, h, m->logits, m->lm_head.n, true));
+    if (valid > 0) MW_TRY(st, m->k->argmax(m->dev, m->best_token, best, m->logits, m->lm_head.n, n, valid));
+fail:
+    return st;
+}
+
+mw_status mw_model_enqueue(mw_model *m, const mw_batch *b, const int32_t *logit_row, int n_logits) {
+    mw_status st = MW_OK;
+    step_ctx c = {.m = m, .b = *b, .layer = -1, .t = b->n_tokens};
+    MW_TRY(st, layers(&c));
+    if (n_logits > 0) MW_TRY(st, head(m, logit_row, n_logits));
+fail:
+    return st;
+}
+
+static mw_status wait(mw_model *m) {
+    return m->devices_join ? mw_comm_device_wait(m->comm) : m->k->sync(m->dev);
+}
+
+/* The ranks' best tokens of n rows become the model's. */
+static mw_status give_tokens(mw_model *m, const mw_step_sink *sink, int first, int n) {
+    mw_status st = MW_OK;
+    int ranks = mw_comm_size(m->comm);
+    size_t most = (size_t)m->o.max_logits;
+    MW_TRY(st, m->k->to_host(m->dev, m->best_host, m->best_token, 2 * most * sizeof(int32_t)));
+    MW_TRY(st, mw_comm_all_gather_bytes(m->comm, m->best_host, 2 * most * sizeof(int32_t), m->best_all));
+    if (!sink) return MW_OK;
+    int32_t *chosen = m->best_host;
+    for (int i = 0; i < n; i++) {
+        float best = -INFINITY;
+        chosen[i] = -1;
+        for (int r = 0; r < ranks; r++) {
+            const mw_range v = m->plan->rank[r].vocab;
+            const int32_t *token = (const int32_t *)m->best_all + 2 * most * (size_t)r;
+            float value = ((const float *)(token + most))[i];
+            if (v.lo >= m->cfg->vocab || value <= best) continue; /* equals: the lowest token */
+            if (!isfinite(value)) {                               /* NaN compares false, and comes here */
+                chosen[i] = -1;
+                break;
+            }
+            best = value;
+            chosen[i] = (int32_t)v.lo + token[i];
+        }
+    }
+    st = sink->tokens(sink->arg, chosen, first, n);
+fail:
+    return st;
+}
+
+/* All logits of n rows: the slices of the vocabulary meet on rank 0. */
+static mw_status give_logits(mw_model *m, const mw_step_sink *sink, int first, int n) {
+    mw_status st = MW_OK;
+    bool many = mw_comm_size(m->comm) > 1;
+    if (!m->on_host)
+        MW_TRY(st, m->k->to_host(m->dev, m->logits_here, m->logits, (size_t)n * (size_t)m->lm_head.n * sizeof(float)));
+    if (many) MW_TRY(st, mw_comm_gather_cols_f32(m->comm, 0, m->logits_here, (size_t)n, m->vocab_cols, m->logits_all));
+    if (sink) st = sink->logits(sink->arg, many ? m->logits_all : m->logits_here, m->vocab_width, first, n);
+fail:
+    return st;
+}
+
+static mw_status give(mw_model *m, const mw_step *s, const mw_step_sink *sink, int first, int n) {
+    mw_status st = wait(m);
+    if (st != MW_OK) return st;
+    return s->h.greedy ? give_tokens(m, sink, first, n) : give_logits(m, sink, first, n);
 }
 
 /* The step's arrays on the device. */
-static mw_status upload(step_ctx *c, const mw_step *s) {
-    mw_model *m = c->m;
+static mw_status upload(mw_model *m, const mw_step *s, mw_batch *b, const int32_t **logit_row) {
     if (s->words > m->batch_words || s->h.n_tokens > m->o.max_step_tokens || s->h.max_ctx > m->o.ctx)
         return MW_FAIL(MW_ERR_INTERNAL, "step of %d rows, context %d, %zu words: prepared for %d, %d and %zu",
                        s->h.n_tokens, s->h.max_ctx, s->words, m->o.max_step_tokens, m->o.ctx, m->batch_words);
-    c->b = (mw_batch){.n_tokens = s->h.n_tokens,
-                      .n_seqs = s->h.n_seqs,
-                      .max_rows = s->h.max_rows,
-                      .max_ctx = s->h.max_ctx,
-                      .token = m->batch + (s->token - s->data),
-                      .pos = m->batch + (s->pos - s->data),
-                      .slot = m->batch + (s->slot - s->data),
-                      .q_start = m->batch + (s->q_start - s->data),
-                      .ctx_len = m->batch + (s->ctx_len - s->data),
-                      .block_table = m->batch + (s->block_table - s->data),
-                      .block_stride = s->h.block_stride};
-    c->logit_row = m->batch + (s->logit_row - s->data);
-    c->t = s->h.n_tokens;
+    *b = mw_step_batch(s, m->batch);
+    *logit_row = m->batch + (s->logit_row - s->data);
     return m->k->to_device(m->dev, m->batch, s->data, s->words * sizeof *s->data);
 }
 
-mw_status mw_model_step(mw_model *m, const mw_step *s, mw_logits_fn on_logits, void *arg) {
+/* Kernel by kernel, with any number of logit rows: as many at a time as there is room for. */
+static mw_status plain_step(mw_model *m, const mw_step *s, const mw_step_sink *sink) {
     mw_status st = MW_OK;
-    step_ctx c = {.m = m, .layer = -1};
-    int64_t h = m->cfg->hidden;
-    const mw_range v = m->plan->rank[m->rank].vocab;
-    MW_TRY(st, upload(&c, s));
-    MW_TRY(st, m->k->embed(m->dev, m->x, c.t, h, c.b.token, m->embed, m->embed_dtype, v.lo, v.hi));
-    MW_TRY(st, reduce(&c, m->x));
-    MW_TRY(st, check(&c, "embed_tokens", m->x, h, c.t, h));
-    const void *delta = NULL; /* the previous block's output, added by the next norm */
-    for (c.layer = 0; c.layer < m->cfg->n_layers; c.layer++) {
-        const mw_layer *l = &m->layer[c.layer];
-        MW_TRY(st, norm_project(&c, delta, l->attn_norm, &l->qkv, m->qkv));
-        MW_TRY(st, attention(&c, l));
-        MW_TRY(st, norm_project(&c, m->part, l->mlp_norm, &l->gate_up, m->gate_up));
-        MW_TRY(st, mlp(&c, l));
-        delta = m->part;
+    step_ctx c = {.m = m, .layer = -1, .t = s->h.n_tokens};
+    const int32_t *row = NULL;
+    MW_TRY(st, upload(m, s, &c.b, &row));
+    MW_TRY(st, layers(&c));
+    for (int first = 0; first < s->h.n_logits; first += m->o.max_logits) {
+        int n = s->h.n_logits - first < m->o.max_logits ? s->h.n_logits - first : m->o.max_logits;
+        MW_TRY(st, head(m, row + first, n));
+        MW_TRY(st, give(m, s, sink, first, n));
     }
-    c.layer = -1;
-    MW_TRY(st, logits(&c, s->h.n_logits, on_logits, arg));
+    if (s->h.n_logits == 0) st = wait(m); /* a fault of this step is to be found in this step */
 fail:
     return st;
+}
+
+mw_status mw_model_step(mw_model *m, const mw_step *s, const mw_step_sink *sink) {
+    bool launched = false;
+    mw_status st = mw_graphs_try(m, s, &launched);
+    if (st != MW_OK) return st;
+    return launched ? give(m, s, sink, 0, s->h.n_logits) : plain_step(m, s, sink);
 }

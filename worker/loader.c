@@ -25,6 +25,9 @@ typedef struct {
 
 struct mw_loader {
     const mw_ckpt *c;
+    const mw_kernels *k;
+    mw_dev *dev;
+    bool staged; /* device memory is not host memory */
     mw_pool *pool;
     bool verify;
     task *task;
@@ -37,12 +40,18 @@ struct mw_loader {
     char text[MW_ERROR_TEXT_MAX];
 };
 
-mw_status mw_loader_open(mw_loader **out, const mw_ckpt *c, int threads, bool verify) {
+mw_status mw_loader_open(mw_loader **out, const mw_ckpt *c, const mw_kernels *k, mw_dev *dev, int threads,
+                         bool verify) {
     mw_status st = MW_OK;
     mw_loader *l = NULL;
+    mw_dev_info info;
+    MW_TRY(st, k->info(dev, &info));
     MW_TRY(st, MW_CALLOC(&l, 1, "loader"));
     pthread_mutex_init(&l->lock, NULL);
     l->c = c;
+    l->k = k;
+    l->dev = dev;
+    l->staged = !info.host_memory;
     l->verify = verify;
     MW_TRY(st, mw_pool_create(&l->pool, threads, 0));
     *out = l;
@@ -253,7 +262,7 @@ fail:
     return st;
 }
 
-static mw_status run_task(const mw_loader *l, const task *t) {
+static mw_status fill(const mw_loader *l, const task *t) {
     switch (t->kind) {
     case TILES: return run_tiles(l, t);
     case SCALES:
@@ -267,12 +276,58 @@ static mw_status run_task(const mw_loader *l, const task *t) {
     return MW_OK;
 }
 
+/* What a task writes: rows of `width` bytes, `pitch` apart. */
+typedef struct {
+    size_t rows, width, pitch;
+} area;
+
+static area area_of(const task *t) {
+    size_t k = (size_t)mw_range_len(t->k), n = (size_t)mw_range_len(t->n),
+           padded = (size_t)mw_round_up((int64_t)n, MW_TILE_N);
+    size_t elem = t->d ? mw_dtype_size(t->d->dtype) : 1;
+    switch (t->kind) {
+    case TILES: return (area){k / MW_TILE_K, 8 * padded, 4 * t->ld};
+    case SCALES:
+    case ZEROS: return (area){k / (size_t)t->group, padded * elem, t->ld * elem};
+    case DENSE: return (area){n, t->ld, t->ld};
+    case VECTOR:
+    case PERM: break;
+    }
+    return (area){1, 4 * n, 4 * n};
+}
+
+/* Page-locked memory of a thread, as large as its largest task so far. */
+typedef struct {
+    void *p;
+    size_t bytes;
+} staging;
+
+static mw_status stage(const mw_loader *l, const task *t, staging *s) {
+    mw_status st = MW_OK;
+    area a = area_of(t);
+    task here = *t;
+    if (a.rows * a.width == 0) return MW_OK;
+    if (a.rows * a.width > s->bytes) {
+        if (s->p) l->k->host_free(l->dev, s->p);
+        *s = (staging){0};
+        MW_TRY(st, l->k->host_alloc(l->dev, &s->p, a.rows * a.width, "load buffer"));
+        s->bytes = a.rows * a.width;
+    }
+    here.dst = s->p;
+    here.ld = t->ld * a.width / a.pitch;
+    MW_TRY(st, fill(l, &here));
+    MW_TRY(st, l->k->upload(l->dev, t->dst, a.pitch, s->p, a.width, a.width, a.rows));
+fail:
+    return st;
+}
+
 static void load_thread(void *arg, int thread, int n_threads) {
     (void)n_threads;
     mw_loader *l = arg;
+    staging buffer = {0};
     int64_t i;
     while ((i = mw_pool_next(l->pool)) < l->n_tasks && !atomic_load(&l->stop)) {
-        mw_status st = run_task(l, &l->task[i]);
+        mw_status st = l->staged ? stage(l, &l->task[i], &buffer) : fill(l, &l->task[i]);
         uint64_t done = atomic_fetch_add(&l->done, l->task[i].bytes) + l->task[i].bytes;
         if (thread == 0 && l->bar) mw_progress_add(l->bar, done - l->bar->done);
         if (st == MW_OK) continue;
@@ -284,6 +339,7 @@ static void load_thread(void *arg, int thread, int n_threads) {
         pthread_mutex_unlock(&l->lock);
         atomic_store(&l->stop, true);
     }
+    if (buffer.p) l->k->host_free(l->dev, buffer.p);
 }
 
 mw_status mw_loader_run(mw_loader *l, mw_progress *bar, uint64_t *bytes, double *seconds) {

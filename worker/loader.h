@@ -1,17 +1,20 @@
 /* worker/loader.h - fills this rank's weights from the file: many pieces, several threads, a bounded amount of memory.
  *
  * mw_load_* only note what is to be done; mw_loader_run does it, in parallel, in bands of a few megabytes. Each byte is
- * read once, at its offset, by pread; checksums are verified on the way unless told otherwise. Destinations are host
- * memory (the CPU backend's device memory is).
+ * read once, at its offset, by pread; checksums are verified on the way unless told otherwise. Destinations are device
+ * memory: where that is host memory the bytes go straight there, otherwise each thread has one page-locked buffer that
+ * it fills and uploads, so that reading and copying of different threads overlap.
  */
 #ifndef MW_WORKER_LOADER_H
 #define MW_WORKER_LOADER_H
+#include "kernels/kernels.h"
 #include "shard/plan.h"
 #include "worker/base/progress.h"
 MW_BEGIN_DECLS
 
 typedef struct mw_loader mw_loader;
-MW_MUST_CHECK mw_status mw_loader_open(mw_loader **out, const mw_ckpt *c, int threads, bool verify);
+MW_MUST_CHECK mw_status mw_loader_open(mw_loader **out, const mw_ckpt *c, const mw_kernels *k, mw_dev *dev, int threads,
+                                       bool verify);
 void mw_loader_close(mw_loader *l); /* NULL allowed */
 
 /* Marlin tiles of the slice k x n of int4 weight w: u32 [len(k)/16] rows of ld words, 2 * round_up(len(n), 64) written

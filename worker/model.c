@@ -51,9 +51,10 @@ typedef struct {
     void **out;
     size_t bytes;
     const char *what;
+    bool shared; /* all ranks' together: summed up in place by a collective */
 } buffer;
 
-#define N_BUFFERS 12
+#define N_BUFFERS 14
 
 /* The buffers of a step: where the pointer goes and how large each is. `m` may be a blank model when only sizes count.
  */
@@ -61,32 +62,52 @@ static void list_buffers(mw_model *m, const extents *e, const mw_model_opts *o, 
     size_t t = (size_t)o->max_step_tokens, l = (size_t)o->max_logits, h = (size_t)e->hidden;
     size_t words = 4 * t + 2 * t + 2 + (size_t)o->max_block_table + t;
     const buffer all[N_BUFFERS] = {
-        {&m->x, t * h * act, "residual stream"},
-        {&m->xn, t * h * act, "normed input"},
-        {&m->part, t * h * act, "partial sums"},
-        {&m->qkv, t * (size_t)e->qkv * act, "qkv rows"},
-        {&m->attn, t * (size_t)e->attn * act, "attention output"},
-        {&m->attn_all, t * (size_t)e->attn_all * act, "gathered attention output"},
-        {&m->o_in, t * (size_t)e->o_in * act, "permuted attention output"},
-        {&m->gate_up, t * (size_t)e->gate_up * act, "gate and up rows"},
-        {&m->sel, 3 * l * h * act, "rows for lm_head"},
-        {&m->logits, l * (size_t)e->logits * sizeof(float), "logits"},
+        {&m->x, t * h * act, "residual stream", true},
+        {&m->xn, t * h * act, "normed input", false},
+        {&m->part, t * h * act, "partial sums", true},
+        {&m->qkv, t * (size_t)e->qkv * act, "qkv rows", false},
+        {&m->attn, t * (size_t)e->attn * act, "attention output", false},
+        {&m->attn_all, t * (size_t)e->attn_all * act, "gathered attention output", false},
+        {&m->attn_blocks, m->devices_join ? t * (size_t)e->attn_all * act : 0, "gathered attention output", false},
+        {&m->o_in, t * (size_t)e->o_in * act, "permuted attention output", false},
+        {&m->gate_up, t * (size_t)e->gate_up * act, "gate and up rows", false},
+        {&m->sel, 3 * l * h * act, "rows for lm_head", false},
+        {&m->logits, l * (size_t)e->logits * sizeof(float), "logits", false},
+        {(void **)&m->best_token, 2 * l * sizeof(int32_t), "best tokens", false},
         {(void **)&m->rope, (size_t)(o->ctx * (mw_ckpt_config(m->plan->ckpt)->head_dim / 2)) * 2 * sizeof(float),
-         "rotary table"},
-        {(void **)&m->batch, words * sizeof(int32_t), "step arrays"},
+         "rotary table", false},
+        {(void **)&m->batch, words * sizeof(int32_t), "step arrays", false},
     };
     m->batch_words = words;
     memcpy(b, all, sizeof all);
 }
 
 uint64_t mw_model_workspace_bytes(const mw_plan *plan, int rank, const mw_model_opts *o, mw_dtype act) {
-    mw_model blank = {.plan = plan};
+    mw_model blank = {.plan = plan, .devices_join = plan->n_ranks > 1 && act != MW_F32};
     buffer b[N_BUFFERS];
     extents e = extents_of(plan, rank);
     uint64_t sum = (uint64_t)o->max_logits * (uint64_t)e.vocab_all * sizeof(float);
     list_buffers(&blank, &e, o, mw_dtype_size(act), b);
     for (int i = 0; i < N_BUFFERS; i++) sum += b[i].bytes;
     return sum;
+}
+
+/* What comes back from the device. */
+static mw_status prepare_host(mw_model *m) {
+    mw_status st = MW_OK;
+    size_t best = 2 * (size_t)m->o.max_logits * sizeof(int32_t);
+    MW_TRY(st, m->k->host_alloc(m->dev, &m->best_host, best, "best tokens"));
+    MW_TRY(st, m->k->host_alloc(m->dev, &m->best_all, best * (size_t)mw_comm_size(m->comm), "best tokens"));
+    if (m->on_host) {
+        m->logits_here = m->logits;
+    } else {
+        void *p;
+        size_t bytes = (size_t)m->o.max_logits * (size_t)m->lm_head.n * sizeof(float);
+        MW_TRY(st, m->k->host_alloc(m->dev, &p, bytes, "logits"));
+        m->logits_here = p;
+    }
+fail:
+    return st;
 }
 
 static mw_status prepare_buffers(mw_model *m, const extents *e) {
@@ -96,9 +117,18 @@ static mw_status prepare_buffers(mw_model *m, const extents *e) {
     float *table = NULL;
     MW_TRY(st, m->k->info(m->dev, &info));
     m->act = info.act;
+    m->on_host = info.host_memory;
+    m->devices_join = !info.host_memory && mw_comm_size(m->comm) > 1;
     list_buffers(m, e, &m->o, mw_dtype_size(info.act), b);
-    for (int i = 0; i < N_BUFFERS; i++)
-        MW_TRY(st, mw_model_alloc(m, b[i].out, b[i].bytes, b[i].what, &m->workspace_bytes));
+    for (int i = 0; i < N_BUFFERS; i++) {
+        if (b[i].shared && m->devices_join) {
+            MW_TRY(st, mw_comm_device_alloc(m->comm, b[i].out, b[i].bytes, b[i].what));
+            m->workspace_bytes += b[i].bytes;
+        } else {
+            MW_TRY(st, mw_model_alloc(m, b[i].out, b[i].bytes, b[i].what, &m->workspace_bytes));
+        }
+    }
+    MW_TRY(st, prepare_host(m));
     size_t n = (size_t)(m->o.ctx * (m->cfg->head_dim / 2)) * 2;
     MW_TRY(st, MW_CALLOC(&table, n, "rotary table"));
     mw_rope_table(m->cfg, m->o.ctx, table);
@@ -137,8 +167,9 @@ mw_status mw_model_prepare(mw_model *m, const mw_model_opts *o) {
     m->o = *o;
     MW_TRY(st, prepare_buffers(m, &e));
     MW_TRY(st, prepare_widths(m));
-    size_t one = (size_t)(o->kv_blocks * mw_range_len(s->kv_heads)) * (size_t)(o->block_tokens * c->head_dim) *
-                 mw_dtype_size(c->act);
+    int blocks = o->kv_blocks + (m->k->capture_begin != NULL); /* one for the padding rows of graphs */
+    size_t one =
+        (size_t)(blocks * mw_range_len(s->kv_heads)) * (size_t)(o->block_tokens * c->head_dim) * mw_dtype_size(c->act);
     for (int64_t i = 0; i < c->n_layers; i++) {
         mw_layer *l = &m->layer[i];
         l->attn.n_q = (int)mw_range_len(s->q_heads);
@@ -162,6 +193,10 @@ fail:
 
 void mw_model_free(mw_model *m) {
     if (!m) return;
+    mw_graphs_free(m);
+    if (!m->on_host && m->logits_here) m->k->host_free(m->dev, m->logits_here);
+    if (m->best_host) m->k->host_free(m->dev, m->best_host);
+    if (m->best_all) m->k->host_free(m->dev, m->best_all);
     for (int i = 0; i < m->n_owned; i++) m->k->free(m->dev, m->owned[i]);
     free(m->owned);
     free(m->layer);

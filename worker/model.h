@@ -39,8 +39,11 @@ typedef struct mw_model_opts {
     int ctx, max_step_tokens, max_logits; /* longest sequence, rows of a step, logit rows of one lm_head call */
     int kv_blocks, block_tokens;
     int max_block_table; /* entries of all block tables of a step */
+    int max_seqs;        /* sequences of a step */
     bool check_nan;
 } mw_model_opts;
+
+typedef struct mw_graphs mw_graphs; /* worker/graphs.c */
 
 typedef struct mw_model {
     const mw_kernels *k;
@@ -61,11 +64,20 @@ typedef struct mw_model {
     size_t vocab_width; /* their sum */
     size_t *q_cols;     /* [ranks] attention output columns of each rank */
     float *rope;
-    void *x, *xn, *part, *qkv, *attn, *attn_all, *o_in, *gate_up, *sel, *logits;
-    float *logits_all; /* rank 0, host: [max_logits][vocab_width] */
-    int32_t *batch;    /* device copy of the step's arrays */
+    void *x, *xn, *part, *qkv, *attn, *attn_all, *attn_blocks, *o_in, *gate_up, *sel, *logits;
+    float *logits_here;  /* host: this rank's logits; the device's own where that is host memory */
+    float *logits_all;   /* rank 0, host: [max_logits][vocab_width] */
+    int32_t *best_token; /* device [max_logits] and, behind it, their values as f32: this rank's largest logits */
+    void *best_host;     /* host copy of both */
+    void *best_all;      /* host: those of all ranks */
+    int32_t *batch;      /* device copy of the step's arrays */
     size_t batch_words;
-    void **owned; /* every device allocation */
+    bool on_host;      /* device memory is host memory */
+    bool devices_join; /* several ranks, collectives on their devices */
+    int n_graphs;
+    double warm_up_s;
+    mw_graphs *graphs; /* NULL: steps are enqueued kernel by kernel */
+    void **owned;      /* every device allocation but those of the group (mw_comm_device_alloc) */
     int n_owned, cap_owned;
     uint64_t weight_bytes, kv_bytes, workspace_bytes;
     uint64_t file_bytes; /* read while loading */
@@ -80,17 +92,36 @@ MW_MUST_CHECK mw_status mw_model_load(mw_model **out, const mw_kernels *k, mw_de
 uint64_t mw_model_workspace_bytes(const mw_plan *plan, int rank, const mw_model_opts *o, mw_dtype act);
 /* Workspace, KV cache, tables. Rank-local. */
 MW_MUST_CHECK mw_status mw_model_prepare(mw_model *m, const mw_model_opts *o);
+/* A first step of every shape that is replayed later, and its graph. Nothing on devices without graphs. Collective. */
+MW_MUST_CHECK mw_status mw_model_warm_up(mw_model *m);
 void mw_model_free(mw_model *m); /* NULL and half-built allowed */
 
 /* Device memory that the model owns; freed with it. Counts into *total. */
 MW_MUST_CHECK mw_status mw_model_alloc(mw_model *m, void **out, size_t bytes, const char *what, uint64_t *total);
 
-/* Called on rank 0 with n logit rows (host, f32, `ld` apart; the first cfg->vocab of each are meant): rows
- * first..first+n-1 of the step's logit list. Valid during the call. */
-typedef mw_status (*mw_logits_fn)(void *arg, const float *rows, size_t ld, int first, int n);
+/* What a step gives to rank 0, about rows first .. first+n-1 of its logit list. Valid during the call.
+ *   logits   f32 rows on the host, `ld` apart; the first cfg->vocab of each are meant
+ *   tokens   of a greedy step: each row's token of the largest logit (the lowest of equals); -1: not finite */
+typedef struct mw_step_sink {
+    void *arg;
+    mw_status (*logits)(void *arg, const float *rows, size_t ld, int first, int n);
+    mw_status (*tokens)(void *arg, const int32_t *token, int first, int n);
+} mw_step_sink;
 
-/* One step, in lock-step on all ranks. Collective. */
-MW_MUST_CHECK mw_status mw_model_step(mw_model *m, const mw_step *s, mw_logits_fn on_logits, void *arg);
+/* One step, in lock-step on all ranks. `sink`: rank 0's. Collective. */
+MW_MUST_CHECK mw_status mw_model_step(mw_model *m, const mw_step *s, const mw_step_sink *sink);
+
+/* ---- forward.c, for graphs.c ---- */
+
+/* Enqueues embedding, layers and, for the rows logit_row [n_logits <= max_logits], lm_head and the best token: all of
+ * a step that needs nothing of the host. b and logit_row: device memory. */
+MW_MUST_CHECK mw_status mw_model_enqueue(mw_model *m, const mw_batch *b, const int32_t *logit_row, int n_logits);
+
+/* ---- graphs.c ---- */
+
+/* Does a graph fit this step? Then its arrays are uploaded and it is launched. */
+MW_MUST_CHECK mw_status mw_graphs_try(mw_model *m, const mw_step *s, bool *launched);
+void mw_graphs_free(mw_model *m);
 
 MW_END_DECLS
 #endif

@@ -191,11 +191,20 @@ static int32_t draw(const float *x, const int32_t *index, int n, int32_t best, u
     return chosen;
 }
 
+/* The logits decide as they are. */
+static bool is_plain(const mw_sampling *p) {
+    return p->repetition_penalty == 1 && p->presence_penalty == 0 && p->frequency_penalty == 0 && p->n_bias == 0;
+}
+
+bool mw_sampling_is_argmax(const mw_sampling *p) {
+    return is_plain(p) && p->temperature == 0 && p->logprobs < 0;
+}
+
 mw_status mw_sample(mw_sampler *s, const mw_sampling *p, uint64_t seed, const float *logits, const int32_t *history,
                     size_t n_history, size_t n_prompt, int32_t *token) {
     mw_status st = MW_OK;
     int32_t best;
-    bool plain = p->repetition_penalty == 1 && p->presence_penalty == 0 && p->frequency_penalty == 0 && p->n_bias == 0;
+    bool plain = is_plain(p);
     MW_TRY(st, find_best(logits, s->vocab, &best));
     if (plain && p->temperature == 0) {
         *token = best;
@@ -221,7 +230,7 @@ fail:
 
 mw_status mw_logprobs(const float *logits, int vocab, int32_t token, mw_token_logprob *chosen, mw_token_logprob *top,
                       int n_top) {
-    int32_t best;
+    int32_t best = 0;
     mw_status st = find_best(logits, vocab, &best);
     if (st != MW_OK) return st;
     double sum = 0;

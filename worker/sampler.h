@@ -24,6 +24,9 @@ void mw_sampler_free(mw_sampler *s);
 /* Is every parameter in its range? MW_ERR_USAGE names field, value and range. */
 MW_MUST_CHECK mw_status mw_sampling_check(const mw_sampling *p, int vocab);
 
+/* Is mw_sample's token simply the one with the largest logit, and are no log-probabilities wanted with it? */
+bool mw_sampling_is_argmax(const mw_sampling *p);
+
 /* history: prompt then output tokens; the first n_prompt are the prompt. The draw depends on (seed, n_history, token)
  * alone, so a sequence that is computed again after preemption draws the same numbers. *token is set on MW_OK.
  * MW_ERR_NUMERIC when a logit is NaN or infinite, or all are -infinity. */

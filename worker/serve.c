@@ -194,6 +194,12 @@ typedef struct {
     outcome *out; /* [n_plan] */
 } rows_ctx;
 
+static void note_failure(outcome *o, mw_status st) {
+    if (st == MW_OK) return;
+    o->failed = st;
+    memcpy(o->text, mw_error_text(), sizeof o->text);
+}
+
 static mw_status on_logits(void *arg, const float *rows, size_t ld, int first, int n) {
     rows_ctx *c = arg;
     mw_engine *e = c->e;
@@ -209,12 +215,39 @@ static mw_status on_logits(void *arg, const float *rows, size_t ld, int first, i
             mw_status st = p->seq->score_prompt ? score_row(e, g, pos, row) : MW_OK;
             bool samples = p->samples && l == p->n_logits - 1 && g->job->sampling.max_tokens != 0;
             if (st == MW_OK && samples) st = sample_row(e, g, row, &o->reason);
-            if (st == MW_OK) continue;
-            o->failed = st;
-            memcpy(o->text, mw_error_text(), sizeof o->text);
+            note_failure(o, st);
         }
     }
     return MW_OK;
+}
+
+/* The same for a greedy step: one row a sequence, and its best token is all there is to know. */
+static mw_status on_tokens(void *arg, const int32_t *token, int first, int n) {
+    rows_ctx *c = arg;
+    mw_engine *e = c->e;
+    for (int i = 0; i < e->sched.n_plan; i++) {
+        mw_planned *p = &e->sched.plan[i];
+        mw_gen *g = p->seq->owner;
+        int at = p->first_logit;
+        if (p->n_logits == 0 || at < first || at >= first + n || g->job->sampling.max_tokens == 0) continue;
+        mw_status st = MW_OK;
+        if (token[at - first] < 0)
+            st = MW_FAIL(MW_ERR_NUMERIC, "a logit is NaN or infinite");
+        else
+            st = take_token(e, g, token[at - first], NULL, &c->out[i].reason);
+        note_failure(&c->out[i], st);
+    }
+    return MW_OK;
+}
+
+/* Does every row that the step's logits are wanted for go to its best token, with nothing else asked of it? */
+static bool is_greedy(const mw_scheduler *s) {
+    for (int i = 0; i < s->n_plan; i++) {
+        const mw_planned *p = &s->plan[i];
+        const mw_gen *g = p->seq->owner;
+        if (p->n_logits > 0 && (p->seq->score_prompt || !mw_sampling_is_argmax(&g->job->sampling))) return false;
+    }
+    return true;
 }
 
 /* After the step: prompt scores go out, ended answers leave. */
@@ -266,10 +299,12 @@ static mw_status one_step(mw_engine *e) {
         sampled += plan[i].samples;
     }
     e->told_idle = false;
+    e->step.h.greedy = is_greedy(&e->sched);
     MW_TRY(st, mw_comm_bcast(e->comm, &e->step.h, sizeof e->step.h, 0, false));
     MW_TRY(st, mw_comm_bcast(e->comm, e->step.data, e->step.words * sizeof *e->step.data, 0, false));
     rows_ctx ctx = {e, out};
-    MW_TRY(st, mw_model_step(e->model, &e->step, on_logits, &ctx));
+    const mw_step_sink sink = {&ctx, on_logits, on_tokens};
+    MW_TRY(st, mw_model_step(e->model, &e->step, &sink));
     mw_sched_done(&e->sched);
     count_step(e, mw_now_s() - start, prompt_rows, sampled);
     publish(e);
@@ -308,7 +343,7 @@ mw_status mw_engine_follow_steps(mw_engine *e) {
         MW_TRY(st, mw_step_layout(&e->step, &h));
         MW_TRY(st, mw_comm_bcast(e->comm, e->step.data, e->step.words * sizeof *e->step.data, 0, false));
         double start = mw_now_s();
-        MW_TRY(st, mw_model_step(e->model, &e->step, NULL, NULL));
+        MW_TRY(st, mw_model_step(e->model, &e->step, NULL));
         count_step(e, mw_now_s() - start, 0, 0);
     }
 fail:

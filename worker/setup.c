@@ -37,6 +37,23 @@ fail:
     return e->kernels->open(&e->dev, &o);
 }
 
+/* The ranks' GPUs become a group. All ranks compute on the same kind of device: a mixture would give every step the
+ * speed of its slowest rank and two kinds of rounding. */
+static mw_status join_devices(mw_engine *e) {
+    mw_status st = MW_OK;
+    mw_dev_info dev;
+    MW_TRY(st, e->kernels->info(e->dev, &dev));
+    uint64_t on_gpu = !dev.host_memory, n = on_gpu;
+    MW_TRY(st, mw_comm_reduce_u64(e->comm, &n, MW_SUM));
+    if (n != 0 && n != (uint64_t)e->size)
+        return MW_FAIL(MW_ERR_UNAVAIL,
+                       "%d of %d ranks have a GPU, and this one %s: start no rank without, or use --backend cpu",
+                       (int)n, e->size, on_gpu ? "is one of them" : "is not");
+    if (on_gpu) st = mw_comm_device_open(e->comm, mw_comm_local_rank(e->comm), dev.uuid, dev.stream);
+fail:
+    return st;
+}
+
 /* ---- file ---- */
 
 /* "x.h5" itself, or this rank's "x.rank2-of-4.h5" of marlin-pack --ranks. */
@@ -112,7 +129,8 @@ static void choose_limits(mw_engine *e, bool cpu) {
 
 static mw_model_opts model_opts(const mw_engine *e) {
     const mw_engine_info *i = &e->info;
-    int64_t rows = ((int64_t)64 << 20) / (e->cfg.vocab * 4); /* about 64 MB of logits at a time */
+    /* About 64 MB of logits at a time; on a GPU what a full decode step wants, up to 256 MB. */
+    int64_t rows = ((int64_t)(e->on_host ? 64 : 256) << 20) / (e->cfg.vocab * 4);
     int per_seq = (i->ctx + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
     return (mw_model_opts){.ctx = i->ctx,
                            .max_step_tokens = i->max_step_tokens,
@@ -121,7 +139,8 @@ static mw_model_opts model_opts(const mw_engine *e) {
                                                       : (int)rows,
                            .kv_blocks = i->kv_blocks,
                            .block_tokens = KV_BLOCK_TOKENS,
-                           .max_block_table = i->max_seqs * per_seq};
+                           .max_block_table = i->max_seqs * per_seq,
+                           .max_seqs = i->max_seqs};
 }
 
 /* How many KV blocks this rank can have. The cache is sized for max_seqs full contexts, but takes no more than a part
@@ -142,7 +161,12 @@ static mw_status size_kv(mw_engine *e, const mw_dev_info *dev) {
         return MW_FAIL(MW_ERR_LIMIT, "weights (%s) and workspace (%s) of this rank need more than its free memory (%s)",
                        mw_human_bytes(i->weight_bytes, a), mw_human_bytes(i->workspace_bytes, b),
                        mw_human_bytes(free_here, c));
-    uint64_t room = (free_here - fixed) / (dev->host_memory ? 2 : 1), want = per_seq * (uint64_t)i->max_seqs;
+    uint64_t left = free_here - fixed, want = per_seq * (uint64_t)i->max_seqs, room = left / 2;
+    if (!dev->host_memory) { /* nobody else's memory: all but a reserve for graphs, libraries and other users */
+        double part = e->opt.gpu_memory > 0 ? e->opt.gpu_memory : 0.9;
+        uint64_t reserve = (uint64_t)((1 - part) * (double)dev->mem_total);
+        room = left > reserve + block ? left - reserve - block : 0; /* and the block of graphs' padding rows */
+    }
     if (e->opt.kv_bytes) {
         if (e->opt.kv_bytes > free_here - fixed)
             return MW_FAIL(MW_ERR_LIMIT, "KV cache of %s asked for, %s are free beside the weights",
@@ -181,6 +205,7 @@ static mw_status plan_memory(mw_engine *e) {
     mw_dev_info dev;
     MW_TRY(st, mw_plan_make(&e->plan, e->ckpt, e->size));
     MW_TRY(st, e->kernels->info(e->dev, &dev));
+    e->on_host = dev.host_memory;
     snprintf(e->info.backend, sizeof e->info.backend, "%s", e->kernels->name);
     snprintf(e->info.device, sizeof e->info.device, "%s", dev.name);
     snprintf(e->info.model_type, sizeof e->info.model_type, "%s", e->cfg.model_type);
@@ -281,12 +306,15 @@ mw_status mw_engine_setup(mw_engine *e) {
     mw_log_set_rank(e->rank, e->size, mw_comm_host(e->comm));
     MW_TRY(st, mw_comm_agree(e->comm, open_file(e)));
     MW_TRY(st, mw_comm_agree(e->comm, open_device(e)));
+    MW_TRY(st, mw_comm_agree(e->comm, join_devices(e)));
     MW_TRY(st, mw_comm_agree(e->comm, plan_memory(e)));
     MW_TRY(st, mw_comm_agree(e->comm, agree_kv(e)));
     MW_TRY(st, mw_comm_agree(e->comm, mw_report_make(e)));
     if (!e->opt.dry_run) {
         MW_TRY(st, mw_comm_agree(e->comm, open_texts(e)));
         MW_TRY(st, mw_comm_agree(e->comm, load(e)));
+        MW_TRY(st, mw_comm_agree(e->comm, mw_model_warm_up(e->model)));
+        mw_debug("%d graphs recorded in %.2f s", e->model->n_graphs, e->model->warm_up_s);
     }
     e->info.load_s = mw_now_s() - start;
 fail:
@@ -303,6 +331,7 @@ void mw_engine_teardown(mw_engine *e) {
     mw_sampler_free(&e->sampler);
     mw_step_free(&e->step);
     mw_model_free(e->model);
+    if (e->comm) mw_comm_device_close(e->comm);
     mw_plan_free(e->plan);
     mw_ckpt_close(e->ckpt);
     if (e->kernels) e->kernels->close(e->dev);

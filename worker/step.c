@@ -28,3 +28,17 @@ void mw_step_free(mw_step *s) {
     free(s->data);
     *s = (mw_step){0};
 }
+
+mw_batch mw_step_batch(const mw_step *s, const int32_t *device) {
+    return (mw_batch){.n_tokens = s->h.n_tokens,
+                      .n_seqs = s->h.n_seqs,
+                      .max_rows = s->h.max_rows,
+                      .max_ctx = s->h.max_ctx,
+                      .token = device + (s->token - s->data),
+                      .pos = device + (s->pos - s->data),
+                      .slot = device + (s->slot - s->data),
+                      .q_start = device + (s->q_start - s->data),
+                      .ctx_len = device + (s->ctx_len - s->data),
+                      .block_table = device + (s->block_table - s->data),
+                      .block_stride = s->h.block_stride};
+}

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "worker/base/status.h"
+#include "kernels/kernels.h"
 MW_BEGIN_DECLS
 
 /* RUN: compute the arrays that follow. IDLE: nothing to do until further notice, so waiting long is no fault; after any
@@ -21,6 +21,7 @@ typedef struct mw_step_head {
     int32_t max_rows, max_ctx;          /* of one sequence */
     int32_t block_stride;               /* entries of a block table row */
     int32_t serial;                     /* step number, the same on all ranks */
+    int32_t greedy;                     /* of every wanted row only the largest logit matters */
 } mw_step_head;
 
 typedef struct mw_step {
@@ -37,6 +38,8 @@ typedef struct mw_step {
 /* Lay the arrays out for the extents in *h; contents undefined. Grows the allocation only when it must. */
 MW_MUST_CHECK mw_status mw_step_layout(mw_step *s, const mw_step_head *h);
 void mw_step_free(mw_step *s);
+/* The step as kernels see it, once data[0 .. words) has been copied to `device`. */
+mw_batch mw_step_batch(const mw_step *s, const int32_t *device);
 
 MW_END_DECLS
 #endif

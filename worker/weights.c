@@ -42,7 +42,7 @@ static const mw_weight *weight_at(const build *b, int layer, const char *name) {
 
 static mw_status load_vector(build *b, int dataset, mw_range r, const char *what, const float **out) {
     mw_status st = MW_OK;
-    void *p;
+    void *p = NULL;
     MW_TRY(st, weight_mem(b, &p, (size_t)mw_range_len(r) * sizeof(float), what));
     MW_TRY(st, mw_load_vector(b->l, dataset, r, p));
     *out = p;
@@ -77,7 +77,7 @@ static mw_status load_int4(build *b, const mw_weight *const *w, const mw_range *
                            mw_linear *out, int64_t *off) {
     mw_status st = MW_OK;
     bool zeros = false;
-    void *tiles, *scales, *z = NULL;
+    void *tiles = NULL, *scales = NULL, *z = NULL;
     int64_t group = mw_plan_local_group(w[0], k[0]), width = 0, kk = mw_range_len(k[0]);
     mw_dtype sdt = mw_ckpt_dataset(b->c, w[0]->scales)->dtype;
     for (int i = 0; i < count; i++) {
@@ -106,7 +106,7 @@ static mw_status load_dense(build *b, const mw_weight *const *w, const mw_range 
     mw_status st = MW_OK;
     mw_dtype dt = mw_ckpt_dataset(b->c, w[0]->weight)->dtype;
     int64_t width = 0;
-    void *p;
+    void *p = NULL;
     for (int i = 0; i < count; i++) off[i] = width, width += mw_range_len(n[i]);
     size_t row = (size_t)mw_range_len(k[0]) * mw_dtype_size(dt);
     MW_TRY(st, weight_mem(b, &p, (size_t)width * row, w[0]->name));
@@ -122,12 +122,13 @@ static mw_status load_bias(build *b, const mw_weight *const *w, const mw_range *
                            int64_t width, const float **out) {
     mw_status st = MW_OK;
     bool any = false;
-    void *p;
+    void *p = NULL;
     *out = NULL;
     for (int i = 0; i < count; i++) any |= w[i]->bias >= 0;
     if (!any) return MW_OK;
     MW_TRY(st, weight_mem(b, &p, (size_t)width * sizeof(float), w[0]->name));
     MW_TRY(st, b->m->k->zero(b->m->dev, p, (size_t)width * sizeof(float)));
+    MW_TRY(st, b->m->k->sync(b->m->dev)); /* uploads do not wait for the device's queue */
     for (int i = 0; i < count; i++)
         if (w[i]->bias >= 0) MW_TRY(st, mw_load_vector(b->l, w[i]->bias, n[i], (float *)p + off[i]));
     *out = p;
@@ -251,7 +252,7 @@ static mw_status load_vocab(build *b) {
     const mw_weight *e = weight_at(b, -1, "embed_tokens"), *h = weight_at(b, -1, "lm_head");
     mw_range k, n;
     int64_t off;
-    void *p;
+    void *p = NULL;
     mw_plan_slice(m->plan, m->rank, e, &k, &n);
     m->embed_dtype = mw_ckpt_dataset(b->c, e->weight)->dtype;
     MW_TRY(st, weight_mem(b, &p, (size_t)(mw_range_len(n) * mw_range_len(k)) * mw_dtype_size(m->embed_dtype), e->name));
@@ -284,7 +285,7 @@ mw_status mw_model_load(mw_model **out, const mw_kernels *k, mw_dev *dev, mw_com
     m->rank = mw_comm_rank(comm);
     b.m = m;
     MW_TRY(st, MW_CALLOC(&m->layer, (size_t)m->cfg->n_layers, "layers"));
-    MW_TRY(st, mw_loader_open(&b.l, plan->ckpt, threads, verify));
+    MW_TRY(st, mw_loader_open(&b.l, plan->ckpt, k, dev, threads, verify));
     MW_TRY(st, load_vocab(&b));
     for (int i = 0; i < m->cfg->n_layers; i++) MW_TRY(st, load_layer(&b, i));
     mw_progress_begin(&bar, "loading", plan->rank[m->rank].file_bytes, progress);

@@ -14,6 +14,7 @@ int main(int argc, char **argv) {
     }
     m.group = argc > 3 ? atoi(argv[3]) : 128;
     m.layout = MW_IN_TILES;
+    m.scale = 0.003f; /* about 1/sqrt(k) in real shapes: activations stay within f16 */
     m.cfg.hidden = h;
     m.cfg.intermediate = i;
     m.cfg.n_layers = l;

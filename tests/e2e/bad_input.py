@@ -17,6 +17,7 @@ import time
 import h5py
 import numpy as np
 
+os.environ["MARLIN_BACKEND"] = "cpu" # also where there are GPUs, which this many ranks would not find
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD, MODEL = sys.argv[1], sys.argv[2]
 Q = "/weights/layers/000/self_attn/q_proj/"

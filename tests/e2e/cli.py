@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 
+os.environ["MARLIN_BACKEND"] = "cpu" # also where there are GPUs, which this many ranks would not find
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD, MODEL = sys.argv[1], sys.argv[2]
 WORKER = os.path.join(BUILD, "bin", "marlin-worker")

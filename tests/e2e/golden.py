@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """The whole job against golden numbers: marlin-worker on real checkpoints, any number of ranks, packed and unpacked.
 
-usage: golden.py BUILD_DIR demo|all NP[,NP...]
+usage: golden.py BUILD_DIR demo|all|FOLDER NP[,NP...] [cpu|cuda]
 
-  demo  the model shipped in launch/demo against tests/data/golden/demo.json (works in a plain clone)
-  all   every checkpoint of ../shared/checkpoints, converted and packed here (skipped, by name, where it is absent)
+  demo    the model shipped in launch/demo against tests/data/golden/demo.json (works in a plain clone)
+  all     every checkpoint of ../shared/checkpoints, converted and packed here (skipped, by name, where it is absent)
+  FOLDER  the same for a copy of that folder; a NAME.h5 in it is taken instead of a conversion of NAME
 
 Checked: greedy ids up to the first step whose recorded margin lies inside the bound; last-position log-probabilities of the
 whole vocabulary and per-position log-probabilities of a prompt within the bound; perplexity within 0.1 % of the golden one.
@@ -24,12 +25,13 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 SHARED = os.path.join(ROOT, "..", "shared", "checkpoints")
 DEMO = os.path.join(ROOT, "launch", "demo", "shakespeare-11m-gptq.h5")
 DEMO_GOLDEN = os.path.join(ROOT, "tests", "data", "golden", "demo.json")
-BOUND = 0.005 # on a logit and on a log-probability, absolute (docs/NUMERICS.md)
+BACKEND = sys.argv[4] if len(sys.argv) > 4 else "cpu"
+BOUND = {"cpu": 0.005, "cuda": 0.02}[BACKEND] # on a logit and on a log-probability, absolute (docs/NUMERICS.md)
 PPL = 0.001   # relative
 
 
 def run(build, np, args, stdin=None):
-    cmd = [os.path.join(build, "bin", "marlin-worker")] + args
+    cmd = [os.path.join(build, "bin", "marlin-worker")] + args + ["--backend", BACKEND]
     if np > 1:
         cmd = [os.path.join(ROOT, "launch", "mpirun"), "-np", str(np)] + cmd
     p = subprocess.run(cmd, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
@@ -132,18 +134,24 @@ def tool(build, name, args):
         raise SystemExit("FAILED: %s %s\n%s" % (name, " ".join(args), p.stdout.decode()))
 
 
-def all_checkpoints(build, nps):
-    if not os.path.isdir(SHARED):
+def all_checkpoints(build, folder, nps):
+    if not os.path.isdir(folder):
         print("SKIPPED: golden.py all: ../shared is absent")
         return 1 if os.environ.get("MW_TEST_NO_SKIP") == "1" else 77
-    golden = json.load(open(os.path.join(SHARED, "golden.json")))
-    rows = load_npz_rows(os.path.join(SHARED, "golden_logits.npz"))
+    golden = json.load(open(os.path.join(folder, "golden.json")))
+    rows = load_npz_rows(os.path.join(folder, "golden_logits.npz"))
     failed = False
     with tempfile.TemporaryDirectory() as tmp:
         for name, gold in golden["checkpoints"].items():
             plain, packed = os.path.join(tmp, name + ".h5"), os.path.join(tmp, name + ".packed.h5")
-            extra = ["--quantize", "none"] if name == "fp16" else []
-            tool(build, "marlin-convert", [os.path.join(SHARED, name), "-o", plain, "--quiet"] + extra)
+            if os.path.exists(os.path.join(folder, name + ".h5")):
+                plain = os.path.join(folder, name + ".h5")
+            elif os.path.isdir(os.path.join(folder, name)):
+                extra = ["--quantize", "none"] if name == "fp16" else []
+                tool(build, "marlin-convert", [os.path.join(folder, name), "-o", plain, "--quiet"] + extra)
+            else:
+                print("SKIPPED: %s is not in %s" % (name, folder))
+                continue
             tool(build, "marlin-pack", [plain, "-o", packed, "--verify", "--quiet"])
             last = [rows["%s.p%d" % (name, i)] for i in range(len(golden["prompts"]))]
             for label, model, some in ((name, plain, nps[::2]), (name + ", packed", packed, nps)):
@@ -158,7 +166,7 @@ def demo(build, nps):
 
 def main():
     build, what, nps = sys.argv[1], sys.argv[2], [int(n) for n in sys.argv[3].split(",")]
-    sys.exit(int(demo(build, nps) if what == "demo" else all_checkpoints(build, nps)))
+    sys.exit(int(demo(build, nps) if what == "demo" else all_checkpoints(build, SHARED if what == "all" else what, nps)))
 
 
 main()

@@ -9,7 +9,7 @@ prefix=$work/prefix
 fail() { echo "FAILED: $*"; exit 1; }
 
 cmake --install "$build" --prefix "$prefix" >"$work/log" || { cat "$work/log"; fail "cmake --install"; }
-export PATH=$prefix/bin:$PATH
+export PATH=$prefix/bin:$PATH MARLIN_BACKEND=cpu
 lib=$(dirname "$(find "$prefix" -name libmarlin-worker.so | head -1)")
 export LD_LIBRARY_PATH=$lib PKG_CONFIG_PATH=$lib/pkgconfig
 

@@ -103,8 +103,12 @@ static const char *const k_prompts[] = {
 #define N_PROMPTS 6
 
 /* Greedy and seeded answers do not depend on the company: alone, all together, and with a cache so small that sequences
- * are put off and computed again. */
+ * are put off and computed again. (Bit by bit that is so on CPUs; a GPU may choose the other of two near-equal tokens,
+ * docs/NUMERICS.md, and there only the course of things is checked.) */
 static void test_company(mw_engine *e) {
+    mw_engine_info info;
+    mw_engine_describe(e, &info);
+    bool exact = strcmp(info.backend, "cpu") == 0;
     mw_request r[2 * N_PROMPTS];
     answer *alone = calloc(2 * N_PROMPTS, sizeof *alone), *together = calloc(2 * N_PROMPTS, sizeof *together);
     for (int i = 0; i < 2 * N_PROMPTS; i++) {
@@ -121,8 +125,8 @@ static void test_company(mw_engine *e) {
     }
     run(e, r, together, 2 * N_PROMPTS);
     for (int i = 0; i < 2 * N_PROMPTS; i++)
-        CHECK(same(&alone[i], 0, &together[i], 0), "answer %d differs in company: '%s' / '%s'", i, alone[i].text[0],
-              together[i].text[0]);
+        CHECK(exact ? same(&alone[i], 0, &together[i], 0) : together[i].n_tokens[0] == alone[i].n_tokens[0],
+              "answer %d differs in company: '%s' / '%s'", i, alone[i].text[0], together[i].text[0]);
     free(alone);
     free(together);
 }
@@ -282,12 +286,18 @@ static void test_text(mw_engine *e) {
     free(a);
 }
 
-int main(void) {
+/* test_engine [cuda] */
+int main(int argc, char **argv) {
     mw_engine *e = NULL;
     /* A KV head of this model takes 1 kB a token, a rank has at least one: room for 17 blocks of 16 tokens at most four
      * times over, while test_company wants some 50 blocks. Sequences are preempted. */
-    mw_engine_options o = {
-        .model = MODEL, .ctx = 128, .max_seqs = 16, .max_step_tokens = 32, .kv_bytes = 17 * 16 * 2048, .timeout_s = 30};
+    mw_engine_options o = {.model = MODEL,
+                           .backend = argc > 1 ? argv[1] : "cpu",
+                           .ctx = 128,
+                           .max_seqs = 16,
+                           .max_step_tokens = 32,
+                           .kv_bytes = 17 * 16 * 2048,
+                           .timeout_s = 30};
     mw_status st = mw_engine_open(&e, &o);
     if (st != MW_OK) {
         if (mw_engine_reports(e)) printf("FAILED: %s\n", mw_error_text());

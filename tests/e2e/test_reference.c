@@ -18,6 +18,7 @@
 #include "worker/engine.h"
 
 static int g_failures;
+static bool g_cuda;
 
 #define CHECK(cond, ...)                                                                                               \
     do {                                                                                                               \
@@ -161,7 +162,12 @@ static void one(const kind *k, const char *path, uint64_t seed) {
     enum { N = 7 };
     prompt p[N] = {0};
     mw_engine *e = NULL;
-    mw_engine_options o = {.model = path, .ctx = 128, .max_step_tokens = 24, .int8_act = k->int8, .timeout_s = 30};
+    mw_engine_options o = {.model = path,
+                           .backend = g_cuda ? "cuda" : "cpu",
+                           .ctx = 128,
+                           .max_step_tokens = 24,
+                           .int8_act = k->int8,
+                           .timeout_s = 30};
     mw_status st = mw_engine_open(&e, &o);
     if (st != MW_OK) {
         if (mw_engine_reports(e)) printf("FAILED %s: %s\n", k->name, mw_error_text());
@@ -183,7 +189,12 @@ static void one(const kind *k, const char *path, uint64_t seed) {
     CHECK(st == MW_OK, "closing: %s", mw_error_text());
 }
 
-/* test_reference FOLDER write: makes the models, on one rank. test_reference FOLDER: checks them, on any number.
+/* On GPUs every activation is rounded to 16 bits, not K and V alone. */
+static double cuda_bound(const kind *k) {
+    return k->m.cfg.act == MW_BF16 || k->m.zeros ? 0.1 : 0.01;
+}
+
+/* test_reference FOLDER write: makes the models, on one rank. test_reference FOLDER [cuda]: checks them, on any number.
  * The program starts MPI itself, so that one process can open many engines: what an embedding program does. */
 int main(int argc, char **argv) {
     kind k[N_KINDS];
@@ -191,6 +202,7 @@ int main(int argc, char **argv) {
     int provided, rank = 0;
     bool write = argc > 2 && strcmp(argv[2], "write") == 0;
     if (argc < 2) return 64;
+    g_cuda = argc > 2 && strcmp(argv[2], "cuda") == 0;
     if (!write) MPI_Init_thread(&argc, &argv, MPI_THREAD_MULTIPLE, &provided);
     for (int i = 0; i < list_kinds(k); i++)
         for (int packed = 0; packed < 2; packed++) {
@@ -200,6 +212,8 @@ int main(int argc, char **argv) {
                 printf("FAILED %s: %s\n", path, mw_error_text());
                 return 1;
             }
+            if (g_cuda && k[i].int8) continue;
+            if (g_cuda) k[i].bound = cuda_bound(&k[i]);
             if (!write && (packed || i % 3 == 0)) one(&k[i], path, (uint64_t)i * 7 + 1);
         }
     if (!write) MPI_Comm_rank(MPI_COMM_WORLD, &rank);

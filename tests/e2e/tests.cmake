@@ -41,3 +41,21 @@ mw_script_test(e2e.install RANKS 1 GPUS 0 SECONDS 100 LABELS "e2e;plain"
 add_executable(make_model bench/make_model.c)
 target_link_libraries(make_model PRIVATE mw_test_model)
 set_target_properties(make_model PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+
+# The same on GPUs; skipped, by name, where there are none.
+if(MW_HAVE_CUDA)
+  foreach(np 1 2)
+    mw_script_test(e2e.golden.demo.cuda.np${np} RANKS 2 GPUS ${np} SECONDS 120 LABELS "e2e;plain"
+                   COMMAND ${Python3_EXECUTABLE} ${here}/golden.py ${PROJECT_BINARY_DIR} demo ${np} cuda)
+    mw_script_test(e2e.golden.all.cuda.np${np} RANKS 2 GPUS ${np} SECONDS 300 LABELS "e2e;plain"
+                   COMMAND ${Python3_EXECUTABLE} ${here}/golden.py ${PROJECT_BINARY_DIR} all ${np} cuda)
+    add_test(NAME e2e.reference.cuda.np${np} COMMAND ${PROJECT_SOURCE_DIR}/tests/run_test.sh ${np} ${np} 100
+                                                     $<TARGET_FILE:test_reference> ${models} cuda)
+    set_tests_properties(e2e.reference.cuda.np${np} PROPERTIES LABELS "e2e;gpu${np};plain" TIMEOUT 110 RESOURCE_LOCK gpu
+                         SKIP_RETURN_CODE 77 FIXTURES_REQUIRED random_models)
+    add_test(NAME e2e.test_engine.cuda.np${np} COMMAND ${PROJECT_SOURCE_DIR}/tests/run_test.sh ${np} ${np} 60
+                                                       $<TARGET_FILE:test_engine> cuda)
+    set_tests_properties(e2e.test_engine.cuda.np${np} PROPERTIES LABELS "e2e;gpu${np};plain" TIMEOUT 70 RESOURCE_LOCK gpu
+                         SKIP_RETURN_CODE 77)
+  endforeach()
+endif()

@@ -8,6 +8,24 @@
 #include "worker/loader.h"
 
 static uint64_t g_rng;
+static mw_dev *g_dev;
+
+/* The CPU device; or one that claims a memory of its own, so that the loader stages and uploads as for a GPU. */
+static mw_status info_staged(mw_dev *d, mw_dev_info *out) {
+    mw_status st = mw_kernels_cpu()->info(d, out);
+    out->host_memory = false;
+    return st;
+}
+
+static mw_loader *open_loader(const mw_ckpt *c) {
+    static mw_kernels staged;
+    mw_loader *l;
+    staged = *mw_kernels_cpu();
+    staged.info = info_staged;
+    if (!g_dev) assert_ok(staged.open(&g_dev, &(mw_dev_opts){.threads = 1}));
+    assert_ok(mw_loader_open(&l, c, random_int(&g_rng, 0, 1) ? &staged : mw_kernels_cpu(), g_dev, 2, true));
+    return l;
+}
 
 static random_model random_case(void) {
     static const int groups[] = {32, 64, 128, -1};
@@ -93,8 +111,7 @@ static void check_rank(const mw_ckpt *c, const mw_plan *p, int rank) {
     for (int i = 0; i < mw_ckpt_n_weights(c); i++) {
         const mw_weight *w = mw_ckpt_weight(c, i);
         mw_range k, n;
-        mw_loader *l = NULL;
-        assert_ok(mw_loader_open(&l, c, 2, true));
+        mw_loader *l = open_loader(c);
         mw_plan_slice(p, rank, w, &k, &n);
         if (w->kind == MW_DENSE16) check_dense(c, w, k, n, l);
         if (w->kind == MW_INT4) check_int4(c, w, k, n, l);
@@ -130,14 +147,13 @@ static void same_int4(const mw_ckpt *a, const mw_weight *wa, const mw_ckpt *b, c
     char *s[2];
     uint8_t *z[2];
     for (int i = 0; i < 2; i++) {
-        mw_loader *l = NULL;
+        mw_loader *l = open_loader(i ? b : a);
         uint64_t bytes;
         double seconds;
         const mw_weight *w = i ? wb : wa;
         t[i] = malloc((size_t)(kk * wide / 2));
         s[i] = malloc((size_t)(kk / g * wide) * es);
         z[i] = malloc((size_t)(kk / g * wide));
-        assert_ok(mw_loader_open(&l, i ? b : a, 2, true));
         assert_ok(mw_load_tiles(l, w, k, n, t[i], (size_t)(2 * wide)));
         assert_ok(mw_load_scales(l, w, k, n, g, s[i], (size_t)wide));
         assert_ok(mw_load_zeros(l, w, k, n, g, z[i], (size_t)wide));
@@ -215,5 +231,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_slices),
         cmocka_unit_test(test_repack),
     };
-    return cmocka_run_group_tests_name("loader", tests, NULL, NULL);
+    int failed = cmocka_run_group_tests_name("loader", tests, NULL, NULL);
+    mw_kernels_cpu()->close(g_dev);
+    return failed;
 }

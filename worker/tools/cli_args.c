@@ -40,6 +40,7 @@ enum {
     OPT_BACKEND,
     OPT_THREADS,
     OPT_CPU_ACT,
+    OPT_GPU_MEMORY,
     OPT_NO_VERIFY,
     OPT_TIMEOUT,
     OPT_DRY_RUN,
@@ -83,6 +84,7 @@ static const struct argp_option k_options[] = {
     {"max-step-tokens", OPT_MAX_STEP_TOKENS, "N", 0, "Rows of a step: the size of a prefill chunk (default 256 / 2048)",
      0},
     {"kv-memory", OPT_KV_MEMORY, "BYTES", 0, "KV cache of a rank, for example 500M or 4G", 0},
+    {"gpu-memory-utilization", OPT_GPU_MEMORY, "X", 0, "Part of a GPU's memory that may be used (default 0.9)", 0},
     {"cpu-act", OPT_CPU_ACT, "TYPE", 0,
      "Activations of int4 layers on CPUs: int16 (default, exact enough for fp16) or int8 (faster prefill)", 0},
     {"no-verify", OPT_NO_VERIFY, 0, 0, "Do not check the file's checksums while loading", 0},
@@ -202,6 +204,11 @@ static bool parse_engine(int key, char *arg, struct argp_state *s, cli_opts *o) 
     case OPT_MAX_SEQS: e->max_seqs = (int)whole(s, "max-seqs", arg, 1, 65536); return true;
     case OPT_MAX_STEP_TOKENS: e->max_step_tokens = (int)whole(s, "max-step-tokens", arg, 1, 1 << 20); return true;
     case OPT_KV_MEMORY: e->kv_bytes = bytes(s, "kv-memory", arg); return true;
+    case OPT_GPU_MEMORY:
+        e->gpu_memory = real(s, "gpu-memory-utilization", arg);
+        if (!(e->gpu_memory > 0 && e->gpu_memory <= 1))
+            argp_error(s, "--gpu-memory-utilization: '%s' is not above 0 and at most 1", arg);
+        return true;
     case OPT_CPU_ACT:
         if (strcmp(arg, "int8") != 0 && strcmp(arg, "int16") != 0)
             argp_error(s, "--cpu-act: '%s' is neither int16 nor int8", arg);
