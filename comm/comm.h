@@ -93,7 +93,7 @@ MW_MUST_CHECK mw_status mw_comm_gather_cols_f32(mw_comm *c, int root, const floa
 
 /* ---- step collectives on device memory (the CUDA backend, through NCCL) ---- */
 
-/* The NCCL library, one line: "NCCL 2.28.3", or why there is none. Legal at any time. */
+/* The NCCL library, one line: "2.28.3 (built with 2.28.9)", or that there is none. Legal at any time. */
 const char *mw_comm_device_library(void);
 
 /* Join the ranks' GPUs: this rank's is `device` (CUDA ordinal, current on this thread), named by its 16-byte uuid; the

@@ -2,7 +2,7 @@
 #include "comm/internal.h"
 
 const char *mw_comm_device_library(void) {
-    return "no NCCL in this build";
+    return "not in this build";
 }
 
 static mw_status absent(void) {

@@ -72,9 +72,9 @@ const char *mw_comm_device_library(void) {
     static char text[96];
     const mw_nccl *n;
     if (mw_nccl_load(&n) == MW_OK)
-        snprintf(text, sizeof text, "NCCL %d.%d.%d (built with %d.%d.%d)", n->version / 10000, n->version / 100 % 100,
+        snprintf(text, sizeof text, "%d.%d.%d (built with %d.%d.%d)", n->version / 10000, n->version / 100 % 100,
                  n->version % 100, NCCL_MAJOR, NCCL_MINOR, NCCL_PATCH);
     else
-        snprintf(text, sizeof text, "NCCL not found (built with %d.%d.%d)", NCCL_MAJOR, NCCL_MINOR, NCCL_PATCH);
+        snprintf(text, sizeof text, "not found (built with %d.%d.%d)", NCCL_MAJOR, NCCL_MINOR, NCCL_PATCH);
     return text;
 }

@@ -18,7 +18,10 @@ mw_status mw_kernels_choose(const char *backend, const mw_kernels **out) {
     }
     if (strcmp(backend, "cuda") == 0) {
         if (!cuda) return MW_FAIL(MW_ERR_UNAVAIL, "backend cuda: this build has no CUDA half (MW_CUDA=ON makes it)");
-        if (cuda->count() == 0) return MW_ERR_UNAVAIL;
+        if (cuda->count() == 0) {
+            mw_error_prefix("backend cuda");
+            return MW_ERR_UNAVAIL;
+        }
         *out = cuda;
         return MW_OK;
     }

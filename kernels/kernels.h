@@ -117,6 +117,8 @@ typedef struct mw_dev_info {
 typedef struct mw_kernels {
     const char *name; /* "cpu", "cuda" */
 
+    /* What it computes with, one line: "13.0, driver 13.0". Touches no device. */
+    const char *(*library)(void);
     /* Devices that this machine shows, 0 with the reason in mw_error_text(). Touches none of them. */
     int (*count)(void);
     mw_status (*open)(mw_dev **out, const mw_dev_opts *opts);

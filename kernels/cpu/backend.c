@@ -41,6 +41,10 @@ mw_status mw_dev_workspace(mw_dev *d, size_t bytes, void **out) {
     return MW_OK;
 }
 
+static const char *cpu_library(void) {
+    return "built in";
+}
+
 static int cpu_count(void) {
     return 1;
 }
@@ -125,6 +129,7 @@ static mw_status cpu_linear(mw_dev *d, const mw_linear *w, int64_t m, const void
 
 static const mw_kernels k_cpu = {
     .name = "cpu",
+    .library = cpu_library,
     .count = cpu_count,
     .open = cpu_open,
     .close = cpu_close,

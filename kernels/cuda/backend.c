@@ -24,6 +24,19 @@ mw_status mw_cuda_check(cudaError_t e, const char *what) {
 
 /* ---- opening ---------------------------------------------------------------------------------------------------- */
 
+static const char *cuda_library(void) {
+    static char text[64];
+    int driver = 0;
+    if (cudaDriverGetVersion(&driver) != cudaSuccess) driver = 0;
+    cudaGetLastError();
+    int n = snprintf(text, sizeof text, "%d.%d, ", CUDART_VERSION / 1000, CUDART_VERSION / 10 % 100);
+    if (driver)
+        snprintf(text + n, sizeof text - (size_t)n, "driver for %d.%d", driver / 1000, driver / 10 % 100);
+    else
+        snprintf(text + n, sizeof text - (size_t)n, "no driver");
+    return text;
+}
+
 static int cuda_count(void) {
     int n = 0;
     cudaError_t e = cudaGetDeviceCount(&n);
@@ -218,6 +231,7 @@ static mw_status cuda_linear(mw_dev *d, const mw_linear *w, int64_t m, const voi
 
 static const mw_kernels k_cuda = {
     .name = "cuda",
+    .library = cuda_library,
     .count = cuda_count,
     .open = cuda_open,
     .close = cuda_close,
