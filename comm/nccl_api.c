@@ -70,8 +70,8 @@ mw_status mw_nccl_load(const mw_nccl **out) {
 
 const char *mw_comm_device_library(void) {
     static char text[96];
-    const mw_nccl *n;
-    if (mw_nccl_load(&n) == MW_OK)
+    const mw_nccl *n = NULL;
+    if (mw_nccl_load(&n) == MW_OK && n)
         snprintf(text, sizeof text, "%d.%d.%d (built with %d.%d.%d)", n->version / 10000, n->version / 100 % 100,
                  n->version % 100, NCCL_MAJOR, NCCL_MINOR, NCCL_PATCH);
     else
