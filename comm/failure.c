@@ -29,6 +29,10 @@ mw_status mw_group_raise(mw_comm *c, mw_status st) {
     return c->failed;
 }
 
+bool mw_comm_has_failed(const mw_comm *c) {
+    return c->failed != MW_OK;
+}
+
 void mw_comm_poison(mw_comm *c, mw_status why) {
     mw_group_raise(c, why != MW_OK ? why : MW_ERR_INTERNAL);
 }

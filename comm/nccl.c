@@ -107,7 +107,6 @@ mw_status mw_comm_device_wait(mw_comm *c) {
         if (e == cudaSuccess) return MW_OK;
         if (e != cudaErrorNotReady) {
             st = mw_group_raise(c, MW_FAIL(MW_ERR_INTERNAL, "GPU: %s", cudaGetErrorString(e)));
-            abort_group(g);
             break;
         }
         int64_t now = mw_now_ns();
@@ -116,6 +115,7 @@ mw_status mw_comm_device_wait(mw_comm *c) {
         next = now + LOOK_NS;
         doze(now - began);
     }
+    abort_group(g); /* else what is on the device would wait for the others for ever */
     return st;
 }
 

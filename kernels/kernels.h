@@ -7,7 +7,8 @@
  *
  * Activations: [rows, columns] row-major in the device's activation dtype (mw_dev_info.act: f32 on the CPU backend,
  * f16 or bf16 on CUDA), leading dimension `ld` in ELEMENTS. Rows of different sequences are mixed freely (ragged
- * batches, prefill and decode together); a row's result does not depend on the other rows of the batch.
+ * batches, prefill and decode together). On the CPU backend a row's result does not depend on the other rows of the
+ * batch; on CUDA it may in its last bits (docs/NUMERICS.md).
  *
  * Errors: MW_ERR_INTERNAL for a shape the contract forbids, MW_ERR_NOMEM for a workspace that cannot grow,
  * MW_ERR_UNAVAIL for a device that is not there.

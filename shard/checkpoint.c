@@ -1,7 +1,5 @@
 #include "shard/checkpoint.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,13 +20,13 @@ static mw_status open_data(mw_ckpt *c, const char *path) {
     struct stat sb;
     c->path = strdup(path);
     if (!c->path) return MW_FAIL(MW_ERR_NOMEM, "path");
-    c->fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (c->fd < 0) return MW_FAIL(MW_ERR_NOINPUT, "%s: %s", path, strerror(errno));
+    mw_status st = mw_open_regular(path, &c->fd);
+    if (st != MW_OK) return st;
     if (fstat(c->fd, &sb) != 0 || (uint64_t)sb.st_size != c->h.file_size)
         return MW_FAIL(MW_ERR_FORMAT, "%s: %lld bytes here, %llu where the directory was read: not the same file", path,
                        (long long)sb.st_size, (unsigned long long)c->h.file_size);
     mw_str uuid = {0};
-    mw_status st = mw_ckpt_text(c, "uuid", &uuid);
+    st = mw_ckpt_text(c, "uuid", &uuid);
     const char *here = uuid.p ? uuid.p : "";
     if (st == MW_OK && strcmp(here, c->h.uuid) != 0)
         st = MW_FAIL(MW_ERR_FORMAT, "%s: uuid %s here, %s where the directory was read: not the same file", path, here,

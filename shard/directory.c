@@ -35,6 +35,23 @@ static mw_status inside(const scan *s, const char *name, uint64_t offset, uint64
                    (unsigned long long)offset, (unsigned long long)(offset + bytes), (unsigned long long)size);
 }
 
+/* No link on the way from `from` (a group called `where`) to `name` leads elsewhere in the file, or out of it. A
+ * missing one is left to the one who opens it. */
+static mw_status hard_links(const scan *s, hid_t from, const char *where, const char *name) {
+    char part[MW_NAME_MAX];
+    H5L_info_t info;
+    size_t n = 0, all = strlen(name);
+    do {
+        n += n > 0; /* the slash */
+        n += strcspn(name + n, "/");
+        snprintf(part, sizeof part, "%.*s", (int)n, name);
+        if (H5Lget_info(from, part, &info, H5P_DEFAULT) < 0) break;
+        if (info.type != H5L_TYPE_HARD)
+            return MW_FAIL(MW_ERR_FORMAT, "%s: %s/%s: is a link to somewhere else", s->path, where, part);
+    } while (n < all);
+    return MW_OK;
+}
+
 /* Contiguous, unfiltered, in this file: its offset. */
 static mw_status raw_offset(const scan *s, hid_t d, const char *name, uint64_t *offset) {
     hid_t dcpl = H5Dget_create_plist(d);
@@ -76,7 +93,9 @@ static mw_status scan_sums(const scan *s, mw_dataset *d) {
             want_c = (d->cols + d->block_cols - 1) / d->block_cols;
     char name[MW_NAME_MAX + 16];
     snprintf(name, sizeof name, "checksums/%s", d->name);
-    hid_t h = H5Dopen2(s->checksums, d->name, H5P_DEFAULT);
+    hid_t h = H5I_INVALID_HID;
+    MW_TRY(st, hard_links(s, s->checksums, "checksums", d->name));
+    h = H5Dopen2(s->checksums, d->name, H5P_DEFAULT);
     if (h < 0) return mw_h5_fail(MW_ERR_FORMAT, "%s: %s is missing", s->path, name);
     MW_TRY(st, extents(s, h, name, &dtype, &ndim, dim));
     if (dtype != MW_U64 || ndim != 2 || dim[0] != want_r || dim[1] != want_c) {
@@ -87,7 +106,7 @@ static mw_status scan_sums(const scan *s, mw_dataset *d) {
     MW_TRY(st, raw_offset(s, h, name, &d->sums_offset));
     MW_TRY(st, inside(s, name, d->sums_offset, (uint64_t)(want_r * want_c) * 8));
 fail:
-    H5Dclose(h);
+    if (h >= 0) H5Dclose(h);
     return st;
 }
 
@@ -237,9 +256,9 @@ static mw_status scan_texts(scan *s) {
     for (hsize_t i = 0; i < info.nlinks; i++) {
         mw_text_entry t = {0};
         char where[MW_NAME_MAX + 8];
-        if (H5Lget_name_by_idx(g, ".", H5_INDEX_NAME, H5_ITER_INC, i, t.name, sizeof t.name, H5P_DEFAULT) >=
-                (ssize_t)sizeof t.name ||
-            (d = H5Dopen2(g, t.name, H5P_DEFAULT)) < 0) {
+        ssize_t n = H5Lget_name_by_idx(g, ".", H5_INDEX_NAME, H5_ITER_INC, i, t.name, sizeof t.name, H5P_DEFAULT);
+        MW_TRY(st, hard_links(s, g, "text", t.name));
+        if (n < 0 || n >= (ssize_t)sizeof t.name || (d = H5Dopen2(g, t.name, H5P_DEFAULT)) < 0) {
             st = mw_h5_fail(MW_ERR_FORMAT, "%s: /text/%s: cannot be opened", s->path, t.name);
             goto fail;
         }
@@ -377,10 +396,12 @@ fail:
 mw_status mw_directory_scan(mw_ckpt *c, const char *path) {
     mw_status st = MW_OK;
     struct stat sb;
+    static const char *const groups[] = {"config", "text", "checksums", "weights"};
     scan s = {.c = c, .path = path, .file = H5I_INVALID_HID, .checksums = H5I_INVALID_HID};
     hid_t weights = H5I_INVALID_HID;
     mw_h5_init();
     if (stat(path, &sb) != 0) return MW_FAIL(MW_ERR_NOINPUT, "%s: cannot be opened", path);
+    if (!S_ISREG(sb.st_mode)) return MW_FAIL(MW_ERR_NOINPUT, "%s: is not a regular file", path); /* a FIFO hangs */
     c->h.file_size = (uint64_t)sb.st_size;
     s.file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
     if (s.file < 0) {
@@ -391,6 +412,7 @@ mw_status mw_directory_scan(mw_ckpt *c, const char *path) {
         goto fail;
     }
     MW_TRY(st, scan_root(&s));
+    for (int i = 0; i < 4; i++) MW_TRY(st, hard_links(&s, s.file, "", groups[i]));
     MW_TRY(st, scan_config(&s));
     MW_TRY(st, scan_texts(&s));
     s.checksums = H5Gopen2(s.file, "/checksums", H5P_DEFAULT);

@@ -21,6 +21,7 @@ typedef struct mw_hf_quant {
     int64_t group_size; /* 32, 64, 128, or -1: one group per output channel */
     int zero_offset;    /* GPTQ: what to add to a stored zero: 1 in v1 files, 0 in gptq_v2 */
     bool act_order;     /* declared; g_idx must then be there */
+    bool asymmetric;    /* compressed-tensors: declared; zero points must then be there */
 } mw_hf_quant;
 
 typedef struct mw_hf_config {

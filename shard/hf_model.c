@@ -156,7 +156,9 @@ static mw_status survey_ct(survey *s) {
     MW_TRY(st, take(s, "weight_packed", ST(MW_ST_I32), w->n, w->k / 8, &w->main));
     MW_TRY(st, take(s, "weight_scale", ST_FLOAT, w->n, groups, &w->scales));
     MW_TRY(st, take(s, "weight_shape", ST(MW_ST_I64) | ST(MW_ST_I32), 0, 2, &w->extents));
-    MW_TRY(st, take_optional(s, "weight_zero_point", ST(MW_ST_I32), w->n / 8, groups, &w->zeros));
+    /* "symmetric" is not believed, but "asymmetric" is: without its zero points the weights would be others. */
+    MW_TRY(st,
+           (q->asymmetric ? take : take_optional)(s, "weight_zero_point", ST(MW_ST_I32), w->n / 8, groups, &w->zeros));
     MW_TRY(st, (must ? take : take_optional)(s, "weight_g_idx", ST(MW_ST_I32), 0, w->k, &w->g_idx));
 fail:
     return st;

@@ -134,13 +134,15 @@ static mw_status parse_ct_weights(mw_json w, mw_hf_quant *out) {
     mw_status st = MW_OK;
     int64_t bits = 0;
     const char *type = "int", *strategy = NULL;
-    bool dynamic = false;
+    bool dynamic = false, symmetric = true;
     MW_TRY(st, mw_json_i64(w, "num_bits", true, &bits));
     MW_TRY(st, check_bits(w, bits));
     MW_TRY(st, mw_json_str(w, "type", false, &type));
     if (strcmp(type, "int") != 0) return refuse(w, "type", type, "int");
     MW_TRY(st, mw_json_bool(w, "dynamic", false, &dynamic));
     if (dynamic) return refuse(w, "dynamic", "true", "false");
+    MW_TRY(st, mw_json_bool(w, "symmetric", false, &symmetric));
+    out->asymmetric = !symmetric;
     MW_TRY(st, mw_json_str(w, "strategy", true, &strategy));
     out->group_size = -1;
     if (strcmp(strategy, "group") == 0) {

@@ -48,17 +48,21 @@ fail:
     return st;
 }
 
-mw_status mw_read_group_row(const mw_ckpt *c, const mw_weight *w, const mw_dataset *d, int64_t g, void *row) {
-    size_t elem = mw_dtype_size(d->dtype);
-    if (mw_ckpt_layout(c) == MW_IN_ROWS) return mw_ckpt_read(c, d, g, 1, 0, w->n, row, (size_t)w->n * elem, true);
+mw_status mw_read_group_rows(const mw_ckpt *c, const mw_weight *w, const mw_dataset *d, int64_t g, int64_t n,
+                             void *rows) {
+    size_t elem = mw_dtype_size(d->dtype), row = (size_t)w->n * elem;
+    if (mw_ckpt_layout(c) == MW_IN_ROWS) return mw_ckpt_read(c, d, g, n, 0, w->n, rows, row, true);
     int64_t padded = mw_round_up(w->n, MW_TILE_N);
+    size_t wide = (size_t)padded * elem;
     char *stored = NULL, *natural = NULL;
     mw_status st = MW_OK;
-    MW_TRY(st, MW_CALLOC(&stored, (size_t)padded * elem, "scale row"));
-    MW_TRY(st, MW_CALLOC(&natural, (size_t)padded * elem, "scale row"));
-    MW_TRY(st, mw_ckpt_read(c, d, g, 1, 0, padded, stored, (size_t)padded * elem, true));
-    mw_permute64(stored, natural, 1, padded, elem);
-    memcpy(row, natural, (size_t)w->n * elem);
+    MW_TRY(st, MW_CALLOC(&stored, (size_t)n * wide, "scale rows"));
+    MW_TRY(st, MW_CALLOC(&natural, wide, "scale row"));
+    MW_TRY(st, mw_ckpt_read(c, d, g, n, 0, padded, stored, wide, true));
+    for (int64_t i = 0; i < n; i++) {
+        mw_permute64(stored + (size_t)i * wide, natural, 1, padded, elem);
+        memcpy((char *)rows + (size_t)i * row, natural, row);
+    }
 fail:
     free(stored);
     free(natural);
@@ -163,18 +167,22 @@ fail:
 /* Scales or zeros: few bytes, so the whole window at once. */
 static mw_status write_groups(job *j, const mw_weight *w, mw_part part, int dataset, mw_range k, mw_range n) {
     mw_status st = MW_OK;
-    char name[MW_NAME_MAX], *natural = NULL, *out = NULL;
+    char name[MW_NAME_MAX], *natural = NULL, *row = NULL, *out = NULL;
     const mw_dataset *d = mw_ckpt_dataset(j->src, dataset);
     bool tiles = j->o->layout == MW_IN_TILES;
     size_t elem = mw_dtype_size(d->dtype);
     mw_range c = stored_columns(j, w, n), g = {k.lo / w->group_size, (k.hi - 1) / w->group_size + 1};
     int64_t all = tiles ? mw_round_up(w->n, MW_TILE_N) : w->n, cols = mw_range_len(c);
     mw_dataset_spec s = spec_of(j, w, part, d, name, g, c, w->k / w->group_size, all);
-    MW_TRY(st, MW_CALLOC(&natural, (size_t)mw_round_up(w->n, MW_TILE_N) * elem, "scale row"));
+    /* A rank's columns may be wider than the matrix, by padding that stays 0. */
+    int64_t wide = mw_round_up(w->n, MW_TILE_N);
+    MW_TRY(st, MW_CALLOC(&natural, (size_t)(mw_range_len(g) * w->n) * elem, "scales"));
+    MW_TRY(st, MW_CALLOC(&row, (size_t)wide * elem, "scale row"));
     MW_TRY(st, MW_CALLOC(&out, (size_t)(mw_range_len(g) * cols) * elem, "scales"));
+    MW_TRY(st, mw_read_group_rows(j->src, w, d, g.lo, mw_range_len(g), natural));
     for (int64_t i = 0; i < mw_range_len(g); i++) {
-        MW_TRY(st, mw_read_group_row(j->src, w, d, g.lo + i, natural));
-        char *dst = out + (size_t)(i * cols) * elem, *src = natural + (size_t)c.lo * elem;
+        char *dst = out + (size_t)(i * cols) * elem, *src = row + (size_t)c.lo * elem;
+        memcpy(row, natural + (size_t)(i * w->n) * elem, (size_t)w->n * elem);
         if (tiles)
             mw_permute64(src, dst, 1, cols, elem);
         else
@@ -183,6 +191,7 @@ static mw_status write_groups(job *j, const mw_weight *w, mw_part part, int data
     MW_TRY(st, mw_writer_dataset(j->w, &s, out));
 fail:
     free(natural);
+    free(row);
     free(out);
     return st;
 }
@@ -307,13 +316,31 @@ static mw_status differ(const mw_ckpt *a, const mw_ckpt *b, const char *what) {
     return MW_FAIL(MW_ERR_FORMAT, "%s and %s differ: %s", mw_ckpt_path(a), mw_ckpt_path(b), what);
 }
 
+static mw_status compare_groups(const mw_ckpt *a, const mw_weight *wa, int ia, const mw_ckpt *b, const mw_weight *wb,
+                                int ib) {
+    mw_status st = MW_OK;
+    const mw_dataset *da = mw_ckpt_dataset(a, ia), *db = mw_ckpt_dataset(b, ib);
+    int64_t n = wa->k / wa->group_size;
+    size_t bytes = (size_t)(n * wa->n) * mw_dtype_size(da->dtype);
+    char *ra = NULL, *rb = NULL;
+    MW_TRY(st, MW_CALLOC(&ra, bytes, "compare buffer"));
+    MW_TRY(st, MW_CALLOC(&rb, bytes, "compare buffer"));
+    MW_TRY(st, mw_read_group_rows(a, wa, da, 0, n, ra));
+    MW_TRY(st, mw_read_group_rows(b, wb, db, 0, n, rb));
+    if (memcmp(ra, rb, bytes) != 0) st = differ(a, b, da->name);
+fail:
+    free(ra);
+    free(rb);
+    return st;
+}
+
 static mw_status compare_int4(const mw_ckpt *a, const mw_weight *wa, const mw_ckpt *b, const mw_weight *wb) {
     mw_status st = MW_OK;
     uint8_t *ra = NULL, *rb = NULL;
-    size_t row = (size_t)(wa->n + 1) / 2, wide = (size_t)mw_round_up(wa->n, MW_TILE_N) * 4;
+    size_t row = (size_t)(wa->n + 1) / 2;
     int64_t band = mw_round_up(k_band_bytes / (int64_t)row + 1, 128);
-    MW_TRY(st, MW_CALLOC(&ra, (size_t)band * row + wide, "compare buffer"));
-    MW_TRY(st, MW_CALLOC(&rb, (size_t)band * row + wide, "compare buffer"));
+    MW_TRY(st, MW_CALLOC(&ra, (size_t)band * row, "compare buffer"));
+    MW_TRY(st, MW_CALLOC(&rb, (size_t)band * row, "compare buffer"));
     for (int64_t k0 = 0; k0 < wa->k; k0 += band) {
         int64_t k1 = wa->k - k0 < band ? wa->k : k0 + band;
         MW_TRY(st, mw_read_int4_rows(a, wa, k0, k1, 0, wa->n, ra));
@@ -322,13 +349,7 @@ static mw_status compare_int4(const mw_ckpt *a, const mw_weight *wa, const mw_ck
     }
     for (int part = 0; part < 2; part++) {
         int ia = part ? wa->zeros : wa->scales, ib = part ? wb->zeros : wb->scales;
-        if (ia < 0) continue;
-        const mw_dataset *da = mw_ckpt_dataset(a, ia), *db = mw_ckpt_dataset(b, ib);
-        for (int64_t g = 0; g < wa->k / wa->group_size; g++) {
-            MW_TRY(st, mw_read_group_row(a, wa, da, g, ra));
-            MW_TRY(st, mw_read_group_row(b, wb, db, g, rb));
-            if (memcmp(ra, rb, (size_t)wa->n * mw_dtype_size(da->dtype)) != 0) MW_TRY(st, differ(a, b, da->name));
-        }
+        if (ia >= 0) MW_TRY(st, compare_groups(a, wa, ia, b, wb, ib));
     }
 fail:
     free(ra);
@@ -342,7 +363,7 @@ static mw_status compare_plain(const mw_ckpt *a, int ia, const mw_ckpt *b, int i
     if (ia < 0) return MW_OK;
     const mw_dataset *da = mw_ckpt_dataset(a, ia), *db = mw_ckpt_dataset(b, ib);
     size_t row = (size_t)da->cols * mw_dtype_size(da->dtype);
-    int64_t band = k_band_bytes / (int64_t)row + 1;
+    int64_t band = mw_round_up(k_band_bytes / (int64_t)row + 1, da->block_rows);
     char *ra = NULL, *rb = NULL;
     if (band > da->rows) band = da->rows;
     MW_TRY(st, MW_CALLOC(&ra, (size_t)band * row, "compare buffer"));

@@ -34,9 +34,10 @@ MW_MUST_CHECK mw_status mw_repack_compare(const mw_ckpt *a, const mw_ckpt *b, ui
  * either layout, as nibble pairs: rows of ceil((c1-c0)/2) bytes. */
 MW_MUST_CHECK mw_status mw_read_int4_rows(const mw_ckpt *c, const mw_weight *w, int64_t k0, int64_t k1, int64_t c0,
                                           int64_t c1, uint8_t *rows);
-/* Row g, columns 0..N-1 of scales or zeros in natural order; elements in the dataset's dtype. */
-MW_MUST_CHECK mw_status mw_read_group_row(const mw_ckpt *c, const mw_weight *w, const mw_dataset *d, int64_t g,
-                                          void *row);
+/* Rows g..g+n-1, columns 0..N-1 of scales or zeros in natural order, [n][N]; elements in the dataset's dtype. A
+ * checksum block spans 64 rows and is read whole: ask for all the rows that are wanted at once. */
+MW_MUST_CHECK mw_status mw_read_group_rows(const mw_ckpt *c, const mw_weight *w, const mw_dataset *d, int64_t g,
+                                           int64_t n, void *rows);
 
 MW_END_DECLS
 #endif

@@ -87,7 +87,7 @@ static mw_status files_of_index(mw_st_folder *f, const char *path, json_t **root
     mw_json map;
     const char *tensor;
     json_t *v;
-    MW_TRY(st, mw_read_file(path, MAX_INDEX, &text));
+    MW_TRY(st, mw_read_regular(path, MAX_INDEX, &text));
     MW_TRY(st, mw_json_load(root, path, text.p, text.n));
     MW_TRY(st, mw_json_obj((mw_json){*root, path}, "weight_map", &map));
     if (!map.obj) {
@@ -153,8 +153,7 @@ static mw_status open_files(mw_st_folder *f) {
     mw_status st = MW_OK;
     for (size_t i = 0; i < f->n_files; i++) {
         st_file *e = &f->file[i];
-        e->fd = open(e->path, O_RDONLY | O_CLOEXEC);
-        if (e->fd < 0) return MW_FAIL(MW_ERR_NOINPUT, "%s: %s", e->path, strerror(errno));
+        MW_TRY(st, mw_open_regular(e->path, &e->fd));
         MW_TRY(st, mw_st_read_header(&e->header, e->fd, e->path));
         for (size_t j = 0; j < e->header.n; j++) e->header.tensor[j].file = (int)i;
         f->n_tensors += e->header.n;

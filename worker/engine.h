@@ -171,8 +171,8 @@ typedef struct mw_engine_info {
     double load_s;                                    /* open to ready */
     double load_gbps;                                 /* file bytes of this rank / reading time, 10^9 B/s */
     uint64_t steps, prompt_tokens, output_tokens;     /* since open */
-    double step_s, wait_s;                            /* in steps; of that, waiting for other ranks */
-    int running, waiting;                             /* sequences */
+    double step_s, wait_s; /* in steps; of that, waiting for other ranks in host collectives */
+    int running, waiting;  /* sequences */
 } mw_engine_info;
 MW_API void mw_engine_describe(mw_engine *e, mw_engine_info *out);
 

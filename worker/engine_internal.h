@@ -85,7 +85,8 @@ struct mw_engine {
     mw_comm *comm;
     const mw_kernels *kernels;
     mw_dev *dev;
-    bool on_host; /* device memory is host memory */
+    bool on_host;   /* device memory is host memory */
+    bool check_nan; /* MARLIN_CHECK_NAN of any rank */
     mw_ckpt *ckpt;
     mw_plan *plan;
     mw_model *model;

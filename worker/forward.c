@@ -10,12 +10,17 @@ typedef struct {
     int layer;  /* for messages; -1 outside the layers */
 } step_ctx;
 
+static mw_status wait(mw_model *m) {
+    return m->devices_join ? mw_comm_device_wait(m->comm) : m->k->sync(m->dev);
+}
+
 /* With MARLIN_CHECK_NAN: name the first place where a value is not finite. */
 static mw_status check(step_ctx *c, const char *where, const void *x, int64_t ld, int64_t rows, int64_t n) {
     int64_t bad = 0;
     mw_model *m = c->m;
     if (!m->o.check_nan) return MW_OK;
-    mw_status st = m->k->count_nonfinite(m->dev, x, ld, rows, n, false, &bad);
+    mw_status st = wait(m); /* counting waits too, but without an eye on the other ranks */
+    if (st == MW_OK) st = m->k->count_nonfinite(m->dev, x, ld, rows, n, false, &bad);
     if (st != MW_OK || bad == 0) return st;
     if (c->layer < 0)
         return MW_FAIL(MW_ERR_NUMERIC, "%lld of %lld values are not finite after %s", (long long)bad,
@@ -139,10 +144,6 @@ mw_status mw_model_enqueue(mw_model *m, const mw_batch *b, const int32_t *logit_
     if (n_logits > 0) MW_TRY(st, head(m, logit_row, n_logits));
 fail:
     return st;
-}
-
-static mw_status wait(mw_model *m) {
-    return m->devices_join ? mw_comm_device_wait(m->comm) : m->k->sync(m->dev);
 }
 
 /* The ranks' best tokens of n rows become the model's. */

@@ -58,6 +58,8 @@ static void pad(mw_step *t, const mw_model *m, int n) {
 
 static mw_status upload(mw_model *m) {
     const mw_step *t = &m->graphs->step;
+    if (t->words > m->batch_words)
+        return MW_FAIL(MW_ERR_INTERNAL, "step of %zu words: prepared for %zu", t->words, m->batch_words);
     return m->k->to_device(m->dev, m->batch, t->data, t->words * sizeof *t->data);
 }
 

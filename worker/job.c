@@ -5,6 +5,9 @@
 #include "worker/base/clock.h"
 #include "worker/engine_internal.h"
 
+/* Entries of all positions of a prompt together, 8 bytes each: one request must not take a rank's memory. */
+#define MAX_PROMPT_LOGPROBS (4 << 20)
+
 /* ---- requests ---- */
 
 static mw_status copy_array(void **out, const void *src, size_t n, size_t size) {
@@ -87,6 +90,9 @@ static mw_status prepare_scoring(mw_job *j, size_t n_prompt) {
     mw_status st = MW_OK;
     int k = j->sampling.prompt_logprobs;
     if (k < 0) return MW_OK;
+    if (n_prompt * (size_t)(k + 1) > MAX_PROMPT_LOGPROBS)
+        return MW_FAIL(MW_ERR_LIMIT, "%d prompt_logprobs at each of %zu positions: more than %d in all", k, n_prompt,
+                       MAX_PROMPT_LOGPROBS);
     MW_TRY(st, MW_CALLOC(&j->prompt_lp, n_prompt, "prompt log-probabilities"));
     MW_TRY(st, MW_CALLOC(&j->prompt_top, n_prompt * (size_t)(k ? k : 1), "prompt log-probabilities"));
 fail:

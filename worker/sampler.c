@@ -27,7 +27,7 @@ mw_status mw_sampling_check(const mw_sampling *p, int vocab) {
     MW_TRY(st, between("presence_penalty", p->presence_penalty, -2, 2));
     MW_TRY(st, between("frequency_penalty", p->frequency_penalty, -2, 2));
     MW_TRY(st, between("n", p->n, 1, 128));
-    MW_TRY(st, between("logprobs", p->logprobs, -1, vocab < 1000 ? vocab : 1000));
+    MW_TRY(st, between("logprobs", p->logprobs, -1, vocab));
     MW_TRY(st, between("prompt_logprobs", p->prompt_logprobs, -1, vocab < 1000 ? vocab : 1000));
     MW_TRY(st, between("number of stop strings", p->n_stop, 0, 64));
     MW_TRY(st, between("number of stop ids", p->n_stop_ids, 0, 1024));

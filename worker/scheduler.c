@@ -68,7 +68,6 @@ mw_status mw_sched_remove(mw_scheduler *s, mw_seq *q) {
 static mw_status preempt(mw_scheduler *s, mw_seq *q) {
     unlink_seq(&s->running, q);
     q->running = false;
-    q->preempted++;
     s->preemptions++;
     push_front(&s->waiting, q);
     return give_blocks(s, q);
@@ -141,7 +140,9 @@ static mw_status plan_admit(mw_scheduler *s, int *budget) {
     while (s->waiting.head && *budget > 0 && s->running.n < s->max_seqs) {
         mw_seq *q = s->waiting.head;
         bool ok = false;
-        if (mw_kv_blocks_for(&s->kv, (int64_t)q->tokens.n + 1) > s->kv.n_free) break;
+        /* Room for its next token too, unless it fills the whole cache: then it is a prompt without an answer. */
+        int want = mw_kv_blocks_for(&s->kv, (int64_t)q->tokens.n + 1);
+        if ((want < s->kv.n ? want : s->kv.n) > s->kv.n_free) break;
         unlink_seq(&s->waiting, q);
         push_back(&s->running, q);
         q->running = true;
@@ -191,7 +192,7 @@ static void fill_rows(const mw_scheduler *s, mw_step *step) {
 mw_status mw_sched_plan(mw_scheduler *s, mw_step *step) {
     mw_status st = MW_OK;
     int budget = s->max_step_tokens;
-    mw_step_head h = {.kind = MW_STEP_RUN, .serial = step->h.serial + 1};
+    mw_step_head h = {.kind = MW_STEP_RUN};
     s->n_plan = 0;
     MW_TRY(st, plan_decode(s, &budget));
     plan_prefill(s, &budget);

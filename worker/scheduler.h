@@ -26,7 +26,6 @@ typedef struct mw_seq {
     int32_t *block;    /* [n_blocks] KV blocks, in order */
     int n_blocks, cap_blocks;
     bool running;
-    int preempted; /* times */
     void *owner;
     struct mw_seq *prev, *next; /* in the waiting or the running list */
 } mw_seq;

@@ -184,8 +184,10 @@ static mw_status size_kv(mw_engine *e, const mw_dev_info *dev) {
 static mw_status agree_kv(mw_engine *e) {
     mw_status st = MW_OK;
     mw_engine_info *i = &e->info;
-    uint64_t blocks = (uint64_t)i->kv_blocks;
+    uint64_t blocks = (uint64_t)i->kv_blocks, check_nan = e->check_nan;
     MW_TRY(st, mw_comm_reduce_u64(e->comm, &blocks, MW_MIN));
+    MW_TRY(st, mw_comm_reduce_u64(e->comm, &check_nan, MW_MAX)); /* launchers may give hosts different environments */
+    e->check_nan = check_nan != 0;
     i->kv_blocks = i->kv_blocks_free = (int)blocks;
     int64_t tokens = (int64_t)blocks * KV_BLOCK_TOKENS;
     i->kv_bytes = blocks * KV_BLOCK_TOKENS * e->plan->rank[e->rank].kv_bytes_per_token;
@@ -203,6 +205,7 @@ fail:
 static mw_status plan_memory(mw_engine *e) {
     mw_status st = MW_OK;
     mw_dev_info dev;
+    long check_nan = 0;
     MW_TRY(st, mw_plan_make(&e->plan, e->ckpt, e->size));
     MW_TRY(st, e->kernels->info(e->dev, &dev));
     e->on_host = dev.host_memory;
@@ -210,6 +213,11 @@ static mw_status plan_memory(mw_engine *e) {
     snprintf(e->info.device, sizeof e->info.device, "%s", dev.name);
     snprintf(e->info.model_type, sizeof e->info.model_type, "%s", e->cfg.model_type);
     choose_limits(e, dev.host_memory);
+    MW_TRY(st, mw_env_int(MW_ENV_CHECK_NAN, 0, 1, 0, &check_nan));
+    e->check_nan = check_nan != 0;
+    if ((int64_t)e->info.max_seqs * (e->info.ctx / KV_BLOCK_TOKENS + 1) > INT32_MAX / 4)
+        return MW_FAIL(MW_ERR_LIMIT, "%d sequences of %d tokens: too many block numbers for one step", e->info.max_seqs,
+                       e->info.ctx);
     if (e->opt.ctx > e->cfg.max_position)
         return MW_FAIL(MW_ERR_LIMIT, "a context of %d tokens was asked for, the model has %lld positions", e->opt.ctx,
                        (long long)e->cfg.max_position);
@@ -275,9 +283,7 @@ fail:
 static mw_status load(mw_engine *e) {
     mw_status st = MW_OK;
     mw_model_opts o = model_opts(e);
-    long check_nan = 0;
-    MW_TRY(st, mw_env_int(MW_ENV_CHECK_NAN, 0, 1, 0, &check_nan));
-    o.check_nan = check_nan != 0;
+    o.check_nan = e->check_nan;
     MW_TRY(st, mw_model_load(&e->model, e->kernels, e->dev, e->comm, e->plan, e->info.threads, !e->opt.no_verify,
                              e->opt.progress && e->rank == 0));
     MW_TRY(st, mw_model_prepare(e->model, &o));
@@ -288,6 +294,15 @@ static mw_status load(mw_engine *e) {
     if (e->rank == 0)
         st = mw_sched_init(&e->sched, e->info.kv_blocks, KV_BLOCK_TOKENS, e->info.max_seqs, e->info.max_step_tokens);
 fail:
+    return st;
+}
+
+/* Ranks load at different speeds (a cold cache, another disk): that one is not ready yet is no fault, however long it
+ * takes. A rank that dies or fails is noticed as always. */
+static mw_status all_loaded(mw_engine *e) {
+    mw_status st = MW_OK;
+    unsigned char done = 1;
+    for (int r = 0; r < e->size && st == MW_OK; r++) st = mw_comm_bcast(e->comm, &done, sizeof done, r, true);
     return st;
 }
 
@@ -312,7 +327,9 @@ mw_status mw_engine_setup(mw_engine *e) {
     MW_TRY(st, mw_comm_agree(e->comm, mw_report_make(e)));
     if (!e->opt.dry_run) {
         MW_TRY(st, mw_comm_agree(e->comm, open_texts(e)));
-        MW_TRY(st, mw_comm_agree(e->comm, load(e)));
+        st = load(e);
+        if (all_loaded(e) != MW_OK) st = st != MW_OK ? st : MW_ERR_PEER;
+        MW_TRY(st, mw_comm_agree(e->comm, st));
         MW_TRY(st, mw_comm_agree(e->comm, mw_model_warm_up(e->model)));
         mw_debug("%d graphs recorded in %.2f s", e->model->n_graphs, e->model->warm_up_s);
     }
@@ -330,6 +347,9 @@ void mw_engine_teardown(mw_engine *e) {
     mw_sched_free(&e->sched);
     mw_sampler_free(&e->sampler);
     mw_step_free(&e->step);
+    /* After a failure first: what the model frees waits for the device, and the device may wait for a peer. In good
+     * order last: graphs hold on to the communicator. */
+    if (e->comm && mw_comm_has_failed(e->comm)) mw_comm_device_close(e->comm);
     mw_model_free(e->model);
     if (e->comm) mw_comm_device_close(e->comm);
     mw_plan_free(e->plan);

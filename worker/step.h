@@ -20,7 +20,6 @@ typedef struct mw_step_head {
     int32_t n_tokens, n_seqs, n_logits; /* rows, sequences, rows whose logits are wanted */
     int32_t max_rows, max_ctx;          /* of one sequence */
     int32_t block_stride;               /* entries of a block table row */
-    int32_t serial;                     /* step number, the same on all ranks */
     int32_t greedy;                     /* of every wanted row only the largest logit matters */
 } mw_step_head;
 

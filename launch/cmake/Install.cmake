@@ -31,5 +31,7 @@ install(EXPORT marlin-worker NAMESPACE marlin-worker:: FILE marlin-worker-config
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/marlin-worker-config-version.cmake COMPATIBILITY SameMajorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/marlin-worker-config-version.cmake DESTINATION ${package})
 
+file(RELATIVE_PATH MW_PC_UP /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
+string(REGEX REPLACE "/$" "" MW_PC_UP "${MW_PC_UP}")
 configure_file(launch/cmake/marlin-worker.pc.in marlin-worker.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/marlin-worker.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

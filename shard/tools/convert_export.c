@@ -64,6 +64,11 @@ static mw_status plan_weight(export *e, const mw_weight *w) {
     mw_hf_name(w->name, hf);
     if (as_gptq(e, w)) {
         int64_t groups = w->k / w->group_size;
+        if (w->n % 8) /* a model.h5 may hold any even N */
+            return MW_FAIL(MW_ERR_UNSUPPORTED,
+                           "%s: %s: N = %lld is not a multiple of 8: GPTQ packs eight zeros into a word; --dequant "
+                           "writes float weights",
+                           mw_ckpt_path(e->c), w->name, (long long)w->n);
         MW_TRY(st, add(e, hf, "qweight", MW_ST_I32, w->k / 8, w->n));
         MW_TRY(st, add(e, hf, "qzeros", MW_ST_I32, groups, w->n / 8));
         MW_TRY(st, add(e, hf, "scales", mw_st_of_dtype(dtype_of(e, w->scales)), groups, w->n));

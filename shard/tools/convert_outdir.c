@@ -52,19 +52,23 @@ mw_status mw_outdir_begin(mw_outdir *o, const char *path) {
     mw_status st = MW_OK;
     mw_str tmp = {0};
     *o = (mw_outdir){0};
-    /* the rename in the end would refuse both, but asking first gives the better error, and early */
-    if (mw_exists(path) && !mw_is_dir(path)) return MW_FAIL(MW_ERR_EXISTS, "%s: exists and is not a folder", path);
-    if (mw_exists(path) && !is_empty(path))
-        return MW_FAIL(MW_ERR_EXISTS, "%s: exists and is not empty; --force does not empty folders", path);
     size_t n = strlen(path);
-    while (n > 1 && path[n - 1] == '/') n--;
-    MW_TRY(st, mw_str_addf(&tmp, "%.*s.tmp.%ld", (int)n, path, (long)getpid()));
-    o->path = strdup(path);
-    o->tmp = tmp.p;
-    if (!o->path) {
-        st = MW_FAIL(MW_ERR_NOMEM, "output path");
+    while (n > 1 && path[n - 1] == '/') n--; /* "link/" would be the folder behind the link */
+    o->path = strndup(path, n);
+    if (!o->path) return MW_FAIL(MW_ERR_NOMEM, "output path");
+    /* the rename in the end would refuse them all, but asking first gives the better error, and early */
+    struct stat sb;
+    bool there = lstat(o->path, &sb) == 0;
+    if (there && !S_ISDIR(sb.st_mode)) {
+        st = MW_FAIL(MW_ERR_EXISTS, "%s: exists and is not a folder", o->path);
         goto fail;
     }
+    if (there && !is_empty(o->path)) {
+        st = MW_FAIL(MW_ERR_EXISTS, "%s: exists and is not empty; --force does not empty folders", o->path);
+        goto fail;
+    }
+    MW_TRY(st, mw_str_addf(&tmp, "%s.tmp.%ld", o->path, (long)getpid()));
+    o->tmp = tmp.p;
     atomic_store(&g_dir, o->tmp); /* before it is there: a signal may come in between */
     if (mkdir(o->tmp, 0777) != 0) {
         st = MW_FAIL(MW_ERR_EXISTS, "%s: cannot create: %s", o->tmp, strerror(errno));
@@ -110,6 +114,7 @@ mw_status mw_outdir_text(mw_outdir *o, const char *name, const void *bytes, size
     char *path = NULL;
     MW_TRY(st, mw_outdir_file(o, name, &fd, &path));
     MW_TRY(st, mw_pwrite(fd, path, bytes, n, 0));
+    if (fsync(fd) != 0) st = MW_FAIL(MW_ERR_IO, "%s: fsync: %s", path, strerror(errno));
 fail:
     if (fd >= 0) close(fd);
     free(path);
@@ -117,11 +122,13 @@ fail:
 }
 
 mw_status mw_outdir_commit(mw_outdir *o) {
+    mw_fsync_folder(o->tmp);
     if (rename(o->tmp, o->path) != 0) {
         mw_status st = MW_FAIL(MW_ERR_IO, "%s: rename to %s: %s", o->tmp, o->path, strerror(errno));
         mw_outdir_abort(o);
         return st;
     }
+    mw_fsync_parent(o->path);
     forget(o);
     return MW_OK;
 }

@@ -24,7 +24,7 @@ void mw_texts_free(mw_texts *t) {
 static mw_status read_optional(const char *dir, const char *name, mw_str *out) {
     mw_str path = {0};
     mw_status st = mw_str_addf(&path, "%s/%s", dir, name);
-    if (st == MW_OK && mw_exists(path.p)) st = mw_read_file(path.p, MAX_TEXT, out);
+    if (st == MW_OK && mw_exists(path.p)) st = mw_read_regular(path.p, MAX_TEXT, out);
     mw_str_free(&path);
     return st;
 }

@@ -205,7 +205,21 @@ static void test_folders(void **state) {
     write_text(dir, "pytorch_model.bin", "x");
     refused("pickle", dir, 66, "pickled weights (.bin, .pt) are not read", NULL);
     mkdir(path_of(dir, "model.safetensors"), 0777);
-    refused("a folder for a file", dir, 66, "is not a file", NULL);
+    refused("a folder for a file", dir, 66, "model.safetensors: is not a regular file", NULL);
+}
+
+/* A FIFO that nobody writes to: refused at once, never waited for. */
+static void test_fifos(void **state) {
+    (void)state;
+    static const char *const names[] = {"model.safetensors.index.json", "model.safetensors", "config.json"};
+    const char *dir = folder_with_config();
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char text[128];
+        snprintf(text, sizeof text, "%s: is not a regular file", names[i]);
+        unlink(path_of(dir, names[i]));
+        assert_int_equal(mkfifo(path_of(dir, names[i]), 0666), 0);
+        refused(names[i], dir, 66, text, NULL);
+    }
 }
 
 /* ---- tensors ---------------------------------------------------------------------------------------------------- */
@@ -305,6 +319,7 @@ static const tensor_case k_tensors[] = {
     {&k_ct, L1 "mlp.up_proj.weight_shape", I32, 0, 2, 264, 65, "up_proj.weight_shape' says [384, 264], expected"},
     {&k_ct, L1 "mlp.up_proj.weight_zero_point", TRANSPOSE, 0, 0, 0, 65,
      "weight_zero_point' is I32 [2, 48], expected shape [48, 2]"},
+    {&k_ct, L1 "mlp.up_proj.weight_zero_point", DROP, 0, 0, 0, 65, "up_proj.weight_zero_point' is missing"},
     {&k_ct, L1 "self_attn.q_norm.weight", DROP, 0, 0, 0, 65, "self_attn.q_norm.weight' is missing"},
     {&k_ct, L1 "mlp.up_proj.weight_scale", HALF, 0, 0, 0x7f80, 72, "up_proj.weight_scale': infinity at [0, 0]"},
     {&k_awq, L1 "mlp.up_proj.qzeros", DROP, 0, 0, 0, 65, "up_proj.qzeros' is missing"},
@@ -490,15 +505,11 @@ static int setup(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_headers),
-        cmocka_unit_test(test_header_lengths),
-        cmocka_unit_test(test_index),
-        cmocka_unit_test(test_folders),
-        cmocka_unit_test(test_tensors),
-        cmocka_unit_test(test_uneven_groups),
-        cmocka_unit_test(test_truncation),
-        cmocka_unit_test(test_extents),
-        cmocka_unit_test(test_act_order_needs_int4_gate),
+        cmocka_unit_test(test_headers),       cmocka_unit_test(test_header_lengths),
+        cmocka_unit_test(test_index),         cmocka_unit_test(test_folders),
+        cmocka_unit_test(test_fifos),         cmocka_unit_test(test_tensors),
+        cmocka_unit_test(test_uneven_groups), cmocka_unit_test(test_truncation),
+        cmocka_unit_test(test_extents),       cmocka_unit_test(test_act_order_needs_int4_gate),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }

@@ -9,13 +9,18 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <hdf5.h>
 
+#include "shard/writer.h"
 #include "tests/convert/truth.h"
+#include "worker/base/io.h"
 
 static const char *g_dir; /* a good GPTQ folder */
 
@@ -153,6 +158,98 @@ static void test_existing(void **state) {
     expect(0, "ok, 21 weights", "--verify", file, NULL);
 }
 
+/* A link is never written through, with or without a slash behind it. */
+static void test_folder_links(void **state) {
+    (void)state;
+    const char *out = temp_folder();
+    expect(0, "", g_dir, "-o", path_of(out, "m.h5"), "--no-tokenizer", NULL);
+    assert_int_equal(mkdir(path_of(out, "empty"), 0777), 0);
+    assert_int_equal(symlink("empty", path_of(out, "link")), 0);
+    expect(73, "link: exists and is not a folder", "--dequant", path_of(out, "m.h5"), "-o", path_of(out, "link"), NULL);
+    expect(73, "link: exists and is not a folder", "--dequant", path_of(out, "m.h5"), "-o", path_of(out, "link/"),
+           NULL);
+    assert_int_equal(count_entries(path_of(out, "empty")), 0);
+    expect(0, "of tensors", "--dequant", path_of(out, "m.h5"), "-o", path_of(out, "empty/"), NULL);
+    assert_true(count_entries(path_of(out, "empty")) > 0);
+    assert_int_equal(count_entries(out), 3);
+}
+
+/* These stand in for the C library's: a random number that can be foreseen, a file system without RENAME_NOREPLACE. */
+static bool g_no_random;
+static int g_rename_errno;
+
+ssize_t getrandom(void *p, size_t n, unsigned flags) {
+    if (!g_no_random) return syscall(SYS_getrandom, p, n, flags);
+    memset(p, 0, n);
+    return (ssize_t)n;
+}
+
+int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags) {
+    if (!g_rename_errno) return (int)syscall(SYS_renameat2, from_dir, from, to_dir, to, flags);
+    errno = g_rename_errno;
+    return -1;
+}
+
+/* Somebody's link, or file, under the very name of the temporary: left alone. */
+static void test_planted_temporary(void **state) {
+    (void)state;
+    const char *out = temp_folder();
+    char path[512], planted[600], victim[512];
+    mw_outfile a, b;
+    snprintf(path, sizeof path, "%s/m.h5", out);
+    snprintf(victim, sizeof victim, "%s/victim", out);
+    assert_int_equal(mw_outfile_begin(&a, path, false, true), MW_OK);
+    assert_int_equal(mw_outfile_begin(&b, path, false, false), MW_OK);
+    assert_string_not_equal(a.tmp, b.tmp);
+    mw_outfile_abort(&a);
+    mw_outfile_abort(&b);
+    assert_int_equal(count_entries(out), 0);
+
+    snprintf(planted, sizeof planted, "%s.tmp.%ld.%016x", path, (long)getpid(), 0);
+    g_no_random = true;
+    assert_int_equal(mw_outfile_begin(&a, path, false, true), MW_OK);
+    assert_string_equal(a.tmp, planted); /* or the rest would test nothing */
+    mw_outfile_abort(&a);
+    assert_int_equal(symlink(victim, planted), 0); /* to nothing, then to a file */
+    assert_int_equal(mw_outfile_begin(&a, path, false, true), MW_ERR_EXISTS);
+    assert_int_equal(access(victim, F_OK), -1);
+    write_text(out, "victim", "precious");
+    assert_int_equal(mw_outfile_begin(&a, path, true, false), MW_ERR_EXISTS);
+    g_no_random = false;
+    size_t n;
+    char *kept = read_all(victim, &n);
+    assert_string_equal(kept, "precious");
+    free(kept);
+    assert_int_equal(count_entries(out), 2);
+}
+
+/* A target that comes up while the output is written: kept without force, with each way of renaming. */
+static void test_late_target(void **state) {
+    (void)state;
+    static const int ways[] = {0, EINVAL, ENOSYS};
+    const char *out = temp_folder();
+    char path[512];
+    snprintf(path, sizeof path, "%s/m.h5", out);
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
+        for (int late = 0; late < 2; late++)
+            for (int force = 0; force < 2; force++) {
+                mw_outfile o;
+                size_t n;
+                assert_int_equal(mw_outfile_begin(&o, path, force, true), MW_OK);
+                assert_int_equal(mw_pwrite(o.fd, o.tmp, "new", 3, 0), MW_OK);
+                if (late) write_text(out, "m.h5", "precious");
+                g_rename_errno = ways[i];
+                mw_status st = mw_outfile_commit(&o);
+                g_rename_errno = 0;
+                assert_int_equal(st, late && !force ? MW_ERR_EXISTS : MW_OK);
+                char *text = read_all(path, &n);
+                assert_string_equal(text, late && !force ? "precious" : "new");
+                free(text);
+                assert_int_equal(count_entries(out), 1);
+                unlink(path);
+            }
+}
+
 /* Exports in several files, with an index. */
 static void test_sharded_export(void **state) {
     (void)state;
@@ -220,6 +317,104 @@ static void test_verify_refuses(void **state) {
         expect(65, "m.h5", "--verify", file, NULL);
     }
     assert_int_equal(count_entries(out), 1);
+}
+
+/* A FIFO is no model file, and nobody waits for it. */
+static void test_model_is_a_fifo(void **state) {
+    (void)state;
+    const char *out = temp_folder();
+    assert_int_equal(mkfifo(path_of(out, "m.h5"), 0666), 0);
+    expect(66, "m.h5: is not a regular file", "--verify", path_of(out, "m.h5"), NULL);
+}
+
+/* Every object may be moved, and a link left in its place: refused, although the data could be reached. */
+static void test_links(void **state) {
+    (void)state;
+    static const char *const names[] = {
+        "config",         "text",
+        "checksums",      "weights",
+        "text/uuid",      "checksums/layers",
+        "weights/layers", "checksums/layers/000/mlp/up_proj/qweight",
+    };
+    const char *out = temp_folder();
+    char file[512], text[160];
+    snprintf(file, sizeof file, "%s/m.h5", out);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        for (int external = 0; external < 2; external++) {
+            expect(0, "", g_dir, "-o", file, "--no-tokenizer", "--force", NULL);
+            hid_t h = H5Fopen(file, H5F_ACC_RDWR, H5P_DEFAULT);
+            assert_true(h >= 0);
+            assert_true(H5Lmove(h, names[i], h, "/elsewhere", H5P_DEFAULT, H5P_DEFAULT) >= 0);
+            assert_true((external ? H5Lcreate_external(file, "/elsewhere", h, names[i], H5P_DEFAULT, H5P_DEFAULT)
+                                  : H5Lcreate_soft("/elsewhere", h, names[i], H5P_DEFAULT, H5P_DEFAULT)) >= 0);
+            H5Fclose(h);
+            snprintf(text, sizeof text, "%s: is a link to somewhere else", names[i]);
+            expect(65, text, "--verify", file, NULL);
+        }
+}
+
+/* ---- what GPTQ cannot hold -------------------------------------------------------------------------------------- */
+
+/* The dataset of `part` without its last columns (or rows: of a table). */
+static void copy_part(mw_writer *w, const mw_ckpt *c, int index, int64_t rows, int64_t cols) {
+    const mw_dataset *d = mw_ckpt_dataset(c, index);
+    size_t row = (size_t)cols * mw_dtype_size(d->dtype);
+    mw_dataset_spec s = {.name = d->name, .dtype = d->dtype, .rows = rows, .cols = cols};
+    s.one_d = rows == 1;
+    s.block_rows = d->block_rows < rows ? d->block_rows : rows;
+    s.block_cols = d->block_cols < cols ? d->block_cols : cols;
+    void *data = calloc((size_t)rows, row);
+    assert_int_equal(mw_ckpt_read(c, d, 0, rows, 0, cols, data, row, true), MW_OK);
+    assert_int_equal(mw_writer_dataset(w, &s, data), MW_OK);
+    free(data);
+}
+
+/* The model in `from` with two tokens less: N of its int4 lm_head is no longer a multiple of 8. */
+static void drop_two_tokens(const char *from, const char *to) {
+    mw_ckpt *c = NULL;
+    mw_writer *w = NULL;
+    mw_str text = {0};
+    mw_provenance prov = {.creator = "test", .source_format = "gptq", .source_name = "test", .chat = "none"};
+    assert_int_equal(mw_ckpt_open(&c, from), MW_OK);
+    mw_model_config cfg = *mw_ckpt_config(c);
+    cfg.vocab -= 2;
+    assert_int_equal(mw_writer_create(&w, to, false, &cfg, MW_IN_ROWS, &prov), MW_OK);
+    assert_int_equal(mw_ckpt_text(c, MW_TEXT_CONFIG, &text), MW_OK);
+    assert_int_equal(mw_writer_text(w, MW_TEXT_CONFIG, text.p, text.n), MW_OK);
+    for (int i = 0; i < mw_ckpt_n_weights(c); i++) {
+        const mw_weight *v = mw_ckpt_weight(c, i);
+        const int part[] = {v->qweight, v->scales, v->zeros, v->perm, v->bias, v->weight};
+        int64_t less = v->n == cfg.vocab + 2 ? 2 : 0;
+        if (v->kind == MW_INT4)
+            assert_int_equal(mw_writer_linear(w, v->name, true, v->k, v->n - less, v->group_size), MW_OK);
+        for (int j = 0; j < 6; j++) {
+            if (part[j] < 0) continue;
+            const mw_dataset *d = mw_ckpt_dataset(c, part[j]);
+            copy_part(w, c, part[j], d->rows - (j == 5 ? less : 0), d->cols - (j == 0 ? less / 2 : j < 3 ? less : 0));
+        }
+    }
+    assert_int_equal(mw_writer_commit(w), MW_OK);
+    mw_str_free(&text);
+    mw_ckpt_close(c);
+}
+
+static void test_export_odd_n(void **state) {
+    (void)state;
+    static truth t;
+    const char *dir = temp_folder(), *out = temp_folder();
+    spec s = k_spec;
+    s.head_int4 = true;
+    truth_make(&t, &s);
+    truth_write(&t, dir);
+    truth_free(&t);
+    expect(0, "15 int4 and 0 16-bit", dir, "-o", path_of(out, "m.h5"), "--no-tokenizer", NULL);
+    drop_two_tokens(path_of(out, "m.h5"), path_of(out, "less.h5"));
+    expect(0, "ok", "--verify", path_of(out, "less.h5"), NULL);
+    expect(67, "is not a multiple of 8: GPTQ packs eight", "--to-safetensors", path_of(out, "less.h5"), "-o",
+           path_of(out, "st"), NULL);
+    expect(67, "lm_head: N = ", "--to-safetensors", path_of(out, "less.h5"), "-o", path_of(out, "st"), NULL);
+    assert_int_equal(count_entries(out), 2);
+    expect(0, "of tensors", "--dequant", path_of(out, "less.h5"), "-o", path_of(out, "dq"), NULL);
 }
 
 /* ---- full disks ------------------------------------------------------------------------------------------------- */
@@ -331,6 +526,9 @@ int main(void) {
         cmocka_unit_test(test_existing),       cmocka_unit_test(test_sharded_export),
         cmocka_unit_test(test_file_limit),     cmocka_unit_test(test_verify_finds_damage),
         cmocka_unit_test(test_verify_refuses), cmocka_unit_test(test_signals),
+        cmocka_unit_test(test_folder_links),   cmocka_unit_test(test_planted_temporary),
+        cmocka_unit_test(test_late_target),    cmocka_unit_test(test_model_is_a_fifo),
+        cmocka_unit_test(test_links),          cmocka_unit_test(test_export_odd_n),
         cmocka_unit_test(test_full_disk),
     };
     return cmocka_run_group_tests(tests, setup, NULL);

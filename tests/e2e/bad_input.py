@@ -207,6 +207,10 @@ def bad_jobs(tmp):
     expect("place outside a tensor", [MODEL, "--inspect", "norm", "--at", "5,5"], 64, ["norm"], tool="marlin-pack")
     expect("packing over an existing file", [MODEL, "-o", MODEL], 73, ["exists", "--force"], tool="marlin-pack")
     expect("packing into a folder that is not there", [MODEL, "-o", tmp + "/no/such.h5"], 73, ["no/such.h5"], tool="marlin-pack")
+    for flags, words in ((["--verify", "--ranks", "2"], ["--ranks", "-o"]), (["--plan", "--unpack"], ["--unpack", "-o"]),
+                         (["--verify", "--force"], ["--force", "-o"]), (["--verify", "-np", "2"], ["--np", "--plan"]),
+                         (["--verify", "--at", "1,1"], ["--at", "--inspect"]), (["--plan", "--verify"], ["--verify", "--plan"])):
+        expect("flags that do not go together: " + " ".join(flags), [MODEL] + flags, 64, words, tool="marlin-pack")
     expect("rank files on another number of ranks", [rank_files(tmp), "--prompt", "x"], 66, ["no such file"], np_=3)
 
 
@@ -216,18 +220,37 @@ def rank_files(tmp):
     return out
 
 
-def disk_full(tmp):
-    """A file size limit stands in for a full disk: the write fails, and nothing may stay behind."""
-    out = os.path.join(tmp, "full.h5")
-    start = time.time()
-    p = subprocess.run(["bash", "-c", "ulimit -f 2000; trap '' XFSZ; exec \"$@\"", "x"] +
-                       command(1, [MODEL, "-o", out, "--quiet"], "marlin-pack"), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    judge("no room while packing", p.returncode, p.stderr.decode(), 74, ["File too large"], time.time() - start)
-    left = [f for f in os.listdir(tmp) if f.startswith("full.h5")]
+def left_behind(tmp, stem, allowed=()):
+    global failures
+    left = sorted(f for f in os.listdir(tmp) if f.startswith(stem) and f not in allowed)
     if left:
-        global failures
         failures += 1
         print("FAILED: left behind: %s" % left)
+
+
+def disk_full(tmp):
+    """A file size limit stands in for a full disk: the write fails, and nothing may stay behind."""
+    for ranks, words in (([], []), (["--ranks", "3"], ["rank1-of-3"])):  # rank 0 has the smallest share: it fits, and goes
+        start = time.time()
+        p = subprocess.run(["bash", "-c", "ulimit -f 3000; exec \"$@\"", "x"] +
+                           command(1, [MODEL, "-o", os.path.join(tmp, "full.h5"), "--quiet"] + ranks, "marlin-pack"),
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        judge(" ".join(["no room while packing"] + ranks), p.returncode, p.stderr.decode(), 74, ["File too large"] + words,
+              time.time() - start)
+        left_behind(tmp, "full")
+    with open("/dev/full", "w") as full:
+        start = time.time()
+        p = subprocess.run(command(1, [MODEL, "--plan"], "marlin-pack"), stdout=full, stderr=subprocess.PIPE)
+    judge("no room for what is printed", p.returncode, p.stderr.decode(), 74, ["stdout"], time.time() - start)
+
+
+def rank_files_fail(tmp):
+    """The last name is taken: seen before the first file is written."""
+    taken = "half.rank1-of-2.h5"
+    open(os.path.join(tmp, taken), "w").close()
+    expect("one of the rank files exists", [MODEL, "-o", os.path.join(tmp, "half.h5"), "--ranks", "2"], 73,
+           [taken, "exists", "--force"], tool="marlin-pack")
+    left_behind(tmp, "half", [taken])
 
 
 def one_rank_cannot_read(tmp):
@@ -317,6 +340,7 @@ def main():
         truncated(tmp)
         bad_jobs(tmp)
         disk_full(tmp)
+        rank_files_fail(tmp)
         one_rank_cannot_read(tmp)
     broken_ranks()
     print("%d failures" % failures)

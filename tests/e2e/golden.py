@@ -89,7 +89,10 @@ def check_generation(r, gold, last_logits, prompts, answers, scored):
             r.bad.append("prompt %d: %d prompt tokens" % (i, a["usage"]["prompt_tokens"]))
         # Last prompt position: all log-probabilities that were asked for against the golden logits.
         want_lp = log_softmax(last_logits[i])
-        for t in scored[i]["logprobs"][0]["top"]:
+        top = scored[i]["logprobs"][0]["top"]
+        if len(top) != len(want_lp):
+            r.bad.append("prompt %d: %d of %d log-probabilities" % (i, len(top), len(want_lp)))
+        for t in top:
             r.logit("prompt %d, last position, token %d" % (i, t["token_id"]), t["logprob"], want_lp[t["token_id"]])
     for pos, want in enumerate(gold["prompt0_positions"][:-1]):
         got = scored[0]["prompt_logprobs"][pos]
@@ -110,7 +113,7 @@ def check_model(build, name, model, gold, last_logits, prompts, ppl_rows, nps):
         r = Report("%s, np %d" % (name, np))
         lines = [{"id": i, "prompt_token_ids": p["ids"], "max_tokens": 64, "ignore_eos": True}
                  for i, p in enumerate(prompts)]
-        lines += [{"id": len(prompts) + i, "prompt_token_ids": p["ids"], "max_tokens": 1, "logprobs": 1000,
+        lines += [{"id": len(prompts) + i, "prompt_token_ids": p["ids"], "max_tokens": 1, "logprobs": len(last_logits[i]),
                    "prompt_logprobs": 1000 if i == 0 else None} for i, p in enumerate(prompts)]
         out = run(build, np, [model, "--jsonl", "--quiet"], "\n".join(map(json.dumps, lines)).encode()).splitlines()
         answers = [json.loads(l) for l in out]
@@ -154,7 +157,7 @@ def all_checkpoints(build, folder, nps):
                 continue
             tool(build, "marlin-pack", [plain, "-o", packed, "--verify", "--quiet"])
             last = [rows["%s.p%d" % (name, i)] for i in range(len(golden["prompts"]))]
-            for label, model, some in ((name, plain, nps[::2]), (name + ", packed", packed, nps)):
+            for label, model, some in ((name, plain, nps), (name + ", packed", packed, nps)):
                 failed |= check_model(build, label, model, gold, last, golden["prompts"], golden["ppl_tokens"], some)
     return failed
 

@@ -27,7 +27,9 @@ mw_test(e2e/test_engine.c LIBS mw_worker RANKS 3 GPUS 0 SECONDS 60)
 set_tests_properties(e2e.test_engine.np1 PROPERTIES LABELS "e2e;gpu0;threads")
 
 mw_script_test(e2e.golden.demo RANKS 2 GPUS 0 SECONDS 120 LABELS "e2e;plain"
-               COMMAND ${Python3_EXECUTABLE} ${here}/golden.py ${PROJECT_BINARY_DIR} demo 1,2,3,4,5,8)
+               COMMAND ${Python3_EXECUTABLE} ${here}/golden.py ${PROJECT_BINARY_DIR} demo 2,3,4,5,8)
+mw_script_test(e2e.golden.demo.np1 RANKS 1 GPUS 0 SECONDS 120 LABELS e2e
+               COMMAND ${Python3_EXECUTABLE} ${here}/golden.py ${PROJECT_BINARY_DIR} demo 1)
 mw_script_test(e2e.golden.all RANKS 2 GPUS 0 SECONDS 600 LABELS "e2e;plain"
                COMMAND ${Python3_EXECUTABLE} ${here}/golden.py ${PROJECT_BINARY_DIR} all 1,2,3,4)
 mw_script_test(e2e.bad_input RANKS 2 GPUS 0 SECONDS 300 LABELS e2e

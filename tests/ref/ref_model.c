@@ -54,8 +54,8 @@ static mw_status read_int4(const mw_ckpt *c, const mw_weight *w, lin *l) {
     for (int64_t i = 0; i < w->k; i++) {
         int64_t g = i / w->group_size;
         memset(z, 8, (size_t)w->n);
-        MW_TRY(st, mw_read_group_row(c, w, ds, g, s));
-        if (w->zeros >= 0) MW_TRY(st, mw_read_group_row(c, w, mw_ckpt_dataset(c, w->zeros), g, z));
+        MW_TRY(st, mw_read_group_rows(c, w, ds, g, 1, s));
+        if (w->zeros >= 0) MW_TRY(st, mw_read_group_rows(c, w, mw_ckpt_dataset(c, w->zeros), g, 1, z));
         for (int64_t j = 0; j < w->n; j++) {
             int v = q[(i * w->n + j) / 2] >> (4 * (j & 1)) & 15;
             l->w[perm[i] * w->n + j] = (float)(v - z[j]) * mw_load_f32(s, ds->dtype, (size_t)j);

@@ -66,9 +66,9 @@ static void check_int4(const mw_ckpt *c, const mw_weight *w, mw_range k, mw_rang
     for (int64_t i = 0; i < kk; i++) {
         const mw_dataset *ds = mw_ckpt_dataset(c, w->scales);
         int64_t group = (k.lo + i) / w->group_size;
-        assert_ok(mw_read_group_row(c, w, ds, group, scale_row));
+        assert_ok(mw_read_group_rows(c, w, ds, group, 1, scale_row));
         memset(zero_row, 8, (size_t)w->n);
-        if (w->zeros >= 0) assert_ok(mw_read_group_row(c, w, mw_ckpt_dataset(c, w->zeros), group, zero_row));
+        if (w->zeros >= 0) assert_ok(mw_read_group_rows(c, w, mw_ckpt_dataset(c, w->zeros), group, 1, zero_row));
         for (int64_t j = 0; j < wide; j++) {
             int64_t p = j / 64 * 64 + 8 * (j % 8) + j % 64 / 8; /* column a+8b sits at position 8a+b */
             float got = mw_load_f32(scales, ds->dtype, (size_t)(i / g) * ld + (size_t)p);

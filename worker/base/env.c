@@ -14,7 +14,7 @@ static const env_row k_table[MW_ENV_COUNT] = {
     [MW_ENV_CPU_ISA] = {"MARLIN_CPU_ISA",
                         "scalar, avx2, avx512 or avx512vnni: cap the instruction set of the CPU backend"},
     [MW_ENV_TIMEOUT] = {"MARLIN_TIMEOUT", "seconds a silent rank is waited for (default 60); --timeout wins"},
-    [MW_ENV_CHECK_NAN] = {"MARLIN_CHECK_NAN", "1: check every activation for NaN and infinity, name the layer (slow)"},
+    [MW_ENV_CHECK_NAN] = {"MARLIN_CHECK_NAN", "1: check activations for NaN and infinity, name the layer (slow)"},
 };
 
 const char *mw_env_get(mw_env v) {

@@ -1,4 +1,5 @@
 #include <argp.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -71,7 +72,7 @@ static const struct argp_option k_options[] = {
     {"logit-bias", OPT_BIAS, "ID:X", 0, "Add X to the logit of token ID (may be repeated)", 0},
     {"seed", OPT_SEED, "N", 0, "The same seed gives the same text on any number of ranks", 0},
     {"stop", OPT_STOP, "TEXT", 0, "End the answer before TEXT (may be repeated)", 0},
-    {"stop-id", OPT_STOP_ID, "ID", 0, "End the answer at token ID (may be repeated)", 0},
+    {"stop-ids", OPT_STOP_ID, "ID", 0, "End the answer at token ID (may be repeated)", 0},
     {"ignore-eos", OPT_IGNORE_EOS, 0, 0, "Go on after the model's end-of-text tokens", 0},
     {"n", 'n', "N", 0, "N answers; answer i uses seed + i", 0},
     {"logprobs", OPT_LOGPROBS, "K", 0, "With --jsonl: log-probabilities of each new token and of the K best", 0},
@@ -110,8 +111,9 @@ static const char k_doc[] =
 
 static long long whole(struct argp_state *s, const char *name, const char *arg, long long lo, long long hi) {
     char *end;
+    errno = 0;
     long long v = strtoll(arg, &end, 10);
-    if (end == arg || *end || v < lo || v > hi)
+    if (end == arg || *end || errno != 0 || v < lo || v > hi)
         argp_error(s, "--%s: '%s' is not a whole number from %lld to %lld", name, arg, lo, hi);
     return v;
 }
@@ -159,7 +161,7 @@ static void add_stop(struct argp_state *s, cli_opts *o, char *arg) {
 
 static void add_stop_id(struct argp_state *s, cli_opts *o, const char *arg) {
     o->stop_ids = grow(s, o->stop_ids, o->sampling.n_stop_ids, sizeof *o->stop_ids);
-    o->stop_ids[o->sampling.n_stop_ids++] = (int32_t)whole(s, "stop-id", arg, 0, INT32_MAX);
+    o->stop_ids[o->sampling.n_stop_ids++] = (int32_t)whole(s, "stop-ids", arg, 0, INT32_MAX);
     o->sampling.stop_ids = o->stop_ids;
 }
 
@@ -188,7 +190,7 @@ static bool parse_sampling(int key, char *arg, struct argp_state *s, cli_opts *o
     case OPT_STOP_ID: add_stop_id(s, o, arg); return true;
     case OPT_IGNORE_EOS: p->ignore_eos = true; return true;
     case 'n': p->n = (int)whole(s, "n", arg, 1, 128); return true;
-    case OPT_LOGPROBS: p->logprobs = (int)whole(s, "logprobs", arg, 0, 1000); return true;
+    case OPT_LOGPROBS: p->logprobs = (int)whole(s, "logprobs", arg, 0, 1 << 26); return true;
     case OPT_PROMPT_LOGPROBS: p->prompt_logprobs = (int)whole(s, "prompt-logprobs", arg, 0, 1000); return true;
     default: return false;
     }

@@ -28,6 +28,7 @@ static void handle(int sig, void (*fn)(int)) {
 }
 
 void cli_signals_install(bool rank0) {
+    handle(SIGXFSZ, SIG_IGN); /* a file at its size limit likewise */
     handle(SIGPIPE, SIG_IGN); /* a closed pipe is an error of write(2), told in words */
     handle(SIGINT, rank0 ? on_interrupt : SIG_IGN);
     handle(SIGUSR1, rank0 ? on_interrupt : SIG_IGN);

@@ -98,6 +98,12 @@ fail:
     return st;
 }
 
+/* Statuses that say something about a request and nothing about the engine. */
+static bool this_request_only(mw_status st) {
+    return st == MW_ERR_USAGE || st == MW_ERR_LIMIT || st == MW_ERR_UNSUPPORTED || st == MW_ERR_FORMAT ||
+           st == MW_ERR_NUMERIC;
+}
+
 /* ---- a pipe of prompts ---- */
 
 #define WINDOW 256 /* lines under way at once; their answers leave in input order */
@@ -114,7 +120,18 @@ typedef struct {
     size_t prompt_tokens, output_tokens;
     double ttft_s; /* of the first line */
     bool cancelled;
+    size_t n_failed;
+    mw_status failed; /* the first */
 } line_queue;
+
+/* A prompt that cannot be answered leaves its line empty, or as far as it had come; the others go on, and the exit code
+ * tells of the first. */
+static mw_status line_failed(line_queue *q, size_t i, mw_status why, const char *text) {
+    mw_warn("prompt %zu: %s", i + 1, text);
+    q->slot[i % WINDOW].over = true;
+    if (q->n_failed++ == 0) q->failed = why;
+    return MW_OK;
+}
 
 static mw_status take_lines(mw_engine *e, const cli_opts *o, cli_input *in, line_queue *q) {
     mw_status st = MW_OK;
@@ -124,10 +141,11 @@ static mw_status take_lines(mw_engine *e, const cli_opts *o, cli_input *in, line
         if (n == 0) continue; /* an empty line is no prompt */
         line_slot *s = &q->slot[q->tail % WINDOW];
         *s = (line_slot){0};
-        MW_TRY(st, submit(e, o, line, n, &s->id));
+        st = submit(e, o, line, n, &s->id);
+        if (this_request_only(st)) st = line_failed(q, q->tail, st, mw_error_text());
+        if (st != MW_OK) break;
         q->tail++;
     }
-fail:
     return st;
 }
 
@@ -136,7 +154,7 @@ static mw_status take_event(const mw_event *ev, line_queue *q) {
     for (size_t i = q->head; i < q->tail; i++) {
         line_slot *s = &q->slot[i % WINDOW];
         if (s->id != ev->id) continue;
-        if (ev->type == MW_EVENT_ERROR) return MW_FAIL(ev->status, "%s", ev->text);
+        if (ev->type == MW_EVENT_ERROR) return line_failed(q, i, ev->status, ev->text);
         if (ev->text_len > 0) MW_TRY(st, mw_str_add(&s->text, ev->text, ev->text_len));
         if (ev->type != MW_EVENT_DONE) break;
         s->over = true;
@@ -179,6 +197,7 @@ mw_status cli_run_lines(mw_engine *e, const cli_opts *o) {
             if (q->tail - q->head < WINDOW) MW_TRY(st, cli_input_fill(&in, busy ? 0 : -1));
             MW_TRY(st, take_lines(e, o, &in, q));
         }
+        MW_TRY(st, write_finished(q));
         mw_event ev;
         bool got;
         MW_TRY(st, mw_engine_poll(e, q->head < q->tail ? 50 : 0, &ev, &got));
@@ -186,10 +205,12 @@ mw_status cli_run_lines(mw_engine *e, const cli_opts *o) {
         st = take_event(&ev, q);
         mw_event_free(&ev);
         if (st != MW_OK) goto fail;
-        MW_TRY(st, write_finished(q));
     }
     cli_summary(e, o, mw_now_s() - start, q->prompt_tokens, q->output_tokens, q->ttft_s);
-    if (q->cancelled) st = MW_FAIL(MW_ERR_INTERRUPTED, "interrupted");
+    if (q->cancelled)
+        st = MW_FAIL(MW_ERR_INTERRUPTED, "interrupted");
+    else if (q->n_failed > 0)
+        st = MW_FAIL(q->failed, "%zu of %zu prompts failed", q->n_failed, q->tail);
 fail:
     for (int i = 0; q && i < WINDOW; i++) mw_str_free(&q->slot[i].text);
     free(q);
@@ -266,6 +287,7 @@ mw_status cli_run_interactive(mw_engine *e, const cli_opts *o) {
     size_t n;
     bool chat = !o->raw && mw_engine_can_chat(e, &why), got;
     if (o->chat && !chat) return MW_FAIL(MW_ERR_UNSUPPORTED, "chat is not possible: %s", why);
+    if (o->sampling.n > 1) return MW_FAIL(MW_ERR_USAGE, "--n needs --prompt or --jsonl: a turn has one answer here");
     mw_info("%s; /help for help", chat ? "chat" : "completion (the model cannot chat, or --raw)");
     MW_TRY(st, cli_conversation(o, &messages));
     for (;;) {
@@ -282,7 +304,7 @@ mw_status cli_run_interactive(mw_engine *e, const cli_opts *o) {
             MW_TRY(st, cli_conversation(o, &messages));
         } else {
             st = turn(e, o, chat, messages, line, n);
-            if (st == MW_ERR_LIMIT || st == MW_ERR_USAGE) { /* this turn only: say why and go on */
+            if (this_request_only(st)) { /* say why and go on */
                 mw_warn("%s", mw_error_text());
                 st = MW_OK;
             }

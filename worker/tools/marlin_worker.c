@@ -48,6 +48,10 @@ int main(int argc, char **argv) {
     }
     if (st != MW_OK && mw_engine_reports(e)) mw_log(MW_LOG_ERROR, "%s", mw_error_text());
     cli_free(&o);
-    if (st != MW_OK) mw_engine_exit(e, (int)st);
-    return (int)mw_engine_close(e);
+    if (st == MW_OK) {
+        st = mw_engine_close(e);
+        e = NULL;
+        if (st != MW_OK && mw_engine_reports(NULL)) mw_log(MW_LOG_ERROR, "%s", mw_error_text());
+    }
+    mw_engine_exit(e, (int)st);
 }
