@@ -87,6 +87,7 @@ struct mw_engine {
     mw_dev *dev;
     bool on_host;   /* device memory is host memory */
     bool check_nan; /* MARLIN_CHECK_NAN of any rank */
+    bool agreed;    /* while opening: all ranks have a failure already, with its text */
     mw_ckpt *ckpt;
     mw_plan *plan;
     mw_model *model;

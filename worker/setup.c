@@ -54,6 +54,19 @@ fail:
     return st;
 }
 
+/* ---- agreement ---- */
+
+/* In the middle of a phase: a failure then is all ranks' already, and is not wrapped again at the phase's end. */
+static mw_status agree_inside(mw_engine *e, mw_status st) {
+    st = mw_comm_agree(e->comm, st);
+    e->agreed = st != MW_OK;
+    return st;
+}
+
+static mw_status agree(mw_engine *e, mw_status st) {
+    return e->agreed ? st : mw_comm_agree(e->comm, st);
+}
+
 /* ---- file ---- */
 
 /* "x.h5" itself, or this rank's "x.rank2-of-4.h5" of marlin-pack --ranks. */
@@ -78,11 +91,11 @@ static mw_status open_shared(mw_engine *e, const char *path) {
         st = mw_ckpt_open(&e->ckpt, path);
         if (st == MW_OK) st = mw_ckpt_pack_directory(e->ckpt, &blob);
     }
-    MW_TRY(st, mw_comm_agree(e->comm, st));
+    MW_TRY(st, agree_inside(e, st));
     n = blob.n;
     MW_TRY(st, mw_comm_bcast(e->comm, &n, sizeof n, 0, false));
     st = mw_str_reserve(&blob, e->rank == 0 ? 0 : (size_t)n);
-    MW_TRY(st, mw_comm_agree(e->comm, st));
+    MW_TRY(st, agree_inside(e, st));
     MW_TRY(st, mw_comm_bcast(e->comm, blob.p, (size_t)n, 0, false));
     if (e->rank != 0) st = mw_ckpt_attach(&e->ckpt, path, blob.p, (size_t)n);
 fail:
@@ -99,7 +112,7 @@ static mw_status open_file(mw_engine *e) {
         return MW_FAIL(MW_ERR_USAGE, "no model file given, or its name is too long");
     st = find_file(e, path, sizeof path, &per_rank);
     uint64_t n_per_rank = per_rank;
-    MW_TRY(st, mw_comm_agree(e->comm, st));
+    MW_TRY(st, agree_inside(e, st));
     MW_TRY(st, mw_comm_reduce_u64(e->comm, &n_per_rank, MW_SUM));
     if (n_per_rank != 0 && n_per_rank != (uint64_t)e->size)
         return MW_FAIL(MW_ERR_FORMAT, "%s: some ranks see the whole file, others only a rank file", e->opt.model);
@@ -319,18 +332,18 @@ mw_status mw_engine_setup(mw_engine *e) {
     e->size = mw_comm_size(e->comm);
     e->info.n_ranks = e->size;
     mw_log_set_rank(e->rank, e->size, mw_comm_host(e->comm));
-    MW_TRY(st, mw_comm_agree(e->comm, open_file(e)));
-    MW_TRY(st, mw_comm_agree(e->comm, open_device(e)));
-    MW_TRY(st, mw_comm_agree(e->comm, join_devices(e)));
-    MW_TRY(st, mw_comm_agree(e->comm, plan_memory(e)));
-    MW_TRY(st, mw_comm_agree(e->comm, agree_kv(e)));
-    MW_TRY(st, mw_comm_agree(e->comm, mw_report_make(e)));
+    MW_TRY(st, agree(e, open_file(e)));
+    MW_TRY(st, agree(e, open_device(e)));
+    MW_TRY(st, agree(e, join_devices(e)));
+    MW_TRY(st, agree(e, plan_memory(e)));
+    MW_TRY(st, agree(e, agree_kv(e)));
+    MW_TRY(st, agree(e, mw_report_make(e)));
     if (!e->opt.dry_run) {
-        MW_TRY(st, mw_comm_agree(e->comm, open_texts(e)));
+        MW_TRY(st, agree(e, open_texts(e)));
         st = load(e);
         if (all_loaded(e) != MW_OK) st = st != MW_OK ? st : MW_ERR_PEER;
-        MW_TRY(st, mw_comm_agree(e->comm, st));
-        MW_TRY(st, mw_comm_agree(e->comm, mw_model_warm_up(e->model)));
+        MW_TRY(st, agree(e, st));
+        MW_TRY(st, agree(e, mw_model_warm_up(e->model)));
         mw_debug("%d graphs recorded in %.2f s", e->model->n_graphs, e->model->warm_up_s);
     }
     e->info.load_s = mw_now_s() - start;

@@ -189,7 +189,7 @@ def truncated(tmp):
     expect("HDF5 of another kind", [path, "--prompt", "x"], 65, ["format", "missing"])
     expect("no such file", [path + "x", "--prompt", "x"], 66, ["no such file"])
     expect("no such file, 3 ranks", [path + "x", "--prompt", "x"], 66, ["no such file"], np_=3)
-    expect("a folder", [tmp, "--prompt", "x"], 65, [tmp])
+    expect("a folder", [tmp, "--prompt", "x"], 66, [tmp])
 
 
 # ---- bad jobs ----
