@@ -110,7 +110,7 @@ static mw_status spread_text(mw_comm *c, int first, int n_failed) {
 mw_status mw_comm_agree(mw_comm *c, mw_status mine) {
     mw_status st = MW_OK;
     int32_t my_code = (int32_t)mine, *code = NULL;
-    char kept[MW_ERROR_TEXT_MAX];                /* what happened here, in case a failure in between replaces it */
+    char kept[MW_ERROR_TEXT_MAX]; /* what happened here, in case a failure in between replaces it */
     snprintf(kept, sizeof kept, "%s", mw_error_text());
     MW_TRY(st, MW_CALLOC(&code, (size_t)c->size, "agreement"));
     MW_TRY(st, all_gather(c, MW_CALL_AGREE, &my_code, sizeof my_code, code));
