@@ -15,15 +15,15 @@ file(MAKE_DIRECTORY ${models})
 mw_script_test(e2e.reference.models RANKS 1 GPUS 0 SECONDS 60 LABELS e2e COMMAND $<TARGET_FILE:test_reference> ${models} write)
 set_tests_properties(e2e.reference.models PROPERTIES FIXTURES_SETUP random_models)
 foreach(np 1 2 3 4)
-  add_test(NAME e2e.reference.np${np} COMMAND ${PROJECT_SOURCE_DIR}/tests/run_test.sh ${np} 0 100
+  add_test(NAME e2e.reference.np${np} COMMAND ${PROJECT_SOURCE_DIR}/tests/run_test.sh ${np} 0 300
                                               $<TARGET_FILE:test_reference> ${models})
-  set_tests_properties(e2e.reference.np${np} PROPERTIES LABELS "e2e;gpu0" PROCESSORS ${np} TIMEOUT 110
+  set_tests_properties(e2e.reference.np${np} PROPERTIES LABELS "e2e;gpu0" PROCESSORS ${np} TIMEOUT 310
                        SKIP_RETURN_CODE 77 FIXTURES_REQUIRED random_models)
 endforeach()
 set_tests_properties(e2e.reference.np1 PROPERTIES LABELS "e2e;gpu0;threads")
 
-mw_test(e2e/test_engine.c LIBS mw_worker RANKS 1 GPUS 0 SECONDS 60)
-mw_test(e2e/test_engine.c LIBS mw_worker RANKS 3 GPUS 0 SECONDS 60)
+mw_test(e2e/test_engine.c LIBS mw_worker RANKS 1 GPUS 0 SECONDS 300)
+mw_test(e2e/test_engine.c LIBS mw_worker RANKS 3 GPUS 0 SECONDS 300)
 set_tests_properties(e2e.test_engine.np1 PROPERTIES LABELS "e2e;gpu0;threads")
 
 mw_script_test(e2e.golden.demo RANKS 2 GPUS 0 SECONDS 120 LABELS "e2e;plain"
