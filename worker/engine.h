@@ -25,19 +25,21 @@ typedef struct mw_engine mw_engine;
 /* ---- open ------------------------------------------------------------------------------------------------------- */
 
 typedef struct mw_engine_options {
-    const char *model;   /* model.h5 */
-    const char *backend; /* "auto", "cpu", "cuda"; NULL: auto */
-    int threads;         /* CPU threads of this rank; 0: its share of the host's cores */
-    int ctx;             /* longest context of a sequence, tokens; 0: the model's, at most 8192 */
-    int max_seqs;        /* sequences in a step; 0: 16 on the CPU backend, 256 on CUDA */
-    int max_step_tokens; /* rows of a step (prefill chunk); 0: 256 on the CPU backend, 2048 on CUDA */
-    uint64_t kv_bytes;   /* KV cache memory of this rank; 0: enough for max_seqs x ctx, within free memory */
-    double gpu_memory;   /* CUDA: part of the GPU's memory that may be used, 0 to 1; 0: 0.9 */
-    bool int8_act;       /* CPU: int8 instead of int16 activations: faster prefill, coarser (docs/NUMERICS.md) */
-    bool no_verify;      /* do not check the file's checksums while loading */
-    bool dry_run;        /* plan and memory only: nothing is loaded, only mw_engine_describe and close are legal */
-    double timeout_s;    /* how long a silent rank is waited for; 0: 60 */
-    bool progress;       /* rank 0: progress bar on a terminal's stderr */
+    const char *model;    /* model.h5 */
+    const char *backend;  /* "auto", "cpu", "cuda"; NULL: auto */
+    int threads;          /* CPU threads of this rank; 0: its share of the host's cores */
+    int ctx;              /* longest context of a sequence, tokens; 0: the model's, at most 8192 */
+    int max_seqs;         /* sequences in a step; 0: 16 on the CPU backend, 256 on CUDA */
+    int max_step_tokens;  /* rows of a step (prefill chunk); 0: 256 on the CPU backend, 2048 on CUDA */
+    uint64_t kv_bytes;    /* KV cache memory of this rank; 0: enough for max_seqs x ctx, within free memory */
+    double gpu_memory;    /* CUDA: part of the GPU's memory that may be used, 0 to 1; 0: 0.9 */
+    bool int8_act;        /* CPU: int8 instead of int16 activations: faster prefill, coarser (docs/NUMERICS.md) */
+    bool no_verify;       /* do not check the file's checksums while loading */
+    bool dry_run;         /* plan and memory only: nothing is loaded, only mw_engine_describe and close are legal */
+    double timeout_s;     /* how long a silent rank is waited for; 0: 60 */
+    bool progress;        /* rank 0: progress bar on a terminal's stderr */
+    int max_queue;        /* rank 0: answers waiting and running at once; beyond it MW_ERR_BUSY; 0: 4096 */
+    bool no_prefix_cache; /* rank 0: do not look for blocks that earlier requests with the same beginning left */
 } mw_engine_options;
 
 /* Collective. On failure every rank gets the same status and the text names the failing rank; *out is set all the same,
@@ -72,6 +74,9 @@ typedef struct mw_token_bias {
     float bias; /* added to the logit; -100 and below bans in practice */
 } mw_token_bias;
 
+/* What the answer's text must be. A constrained answer is a complete JSON value unless it ends with "length". */
+typedef enum { MW_FORMAT_TEXT, MW_FORMAT_JSON_OBJECT, MW_FORMAT_JSON_SCHEMA } mw_answer_format;
+
 /* How to choose tokens. mw_sampling_default() gives greedy decoding of up to 128 tokens. */
 typedef struct mw_sampling {
     int max_tokens; /* new tokens at most; 0: only the prompt is run (for prompt_logprobs); -1: to the context's end */
@@ -93,6 +98,9 @@ typedef struct mw_sampling {
     int n_stop_ids;
     const mw_token_bias *bias; /* [n_bias] */
     int n_bias;
+    mw_answer_format format;
+    const char
+        *schema; /* JSON Schema text for MW_FORMAT_JSON_SCHEMA; what of the standard is understood: docs/SERVING.md */
 } mw_sampling;
 MW_API mw_sampling mw_sampling_default(void);
 
@@ -103,11 +111,14 @@ typedef struct mw_request {
     const int32_t *ids; /* taken as they are */
     size_t n_ids;
     const char *messages_json; /* [{"role":..., "content":...}, ...], rendered by the model's chat template */
+    const char *tools_json;    /* [{"type":"function", ...}, ...] for the chat template, with messages_json; or NULL */
     mw_sampling sampling;
+    double deadline_s; /* since submit; 0: none. Past it the request ends with an ERROR event, MW_ERR_TIMEOUT */
+    uint64_t client;   /* who asks: waiting requests of different clients take turns */
 } mw_request;
 
 /* *id names the request in events. MW_ERR_USAGE: a parameter is out of range (named); MW_ERR_LIMIT: the prompt does not
- * fit the context; MW_ERR_UNSUPPORTED: messages without a usable chat template. Rank 0. */
+ * fit the context; MW_ERR_UNSUPPORTED: messages without a usable chat template; MW_ERR_BUSY: max_queue. Rank 0. */
 MW_API MW_MUST_CHECK mw_status mw_engine_submit(mw_engine *e, const mw_request *r, uint64_t *id);
 
 /* Ends a request early; its DONE event follows with reason "cancelled". Unknown or finished ids are ignored. */
@@ -140,7 +151,9 @@ typedef struct mw_event {
     const char *finish_reason;            /* DONE: "stop", "length", "cancelled" */
     mw_status status;                     /* ERROR */
     size_t prompt_tokens, output_tokens;  /* DONE */
+    size_t cached_tokens;                 /* DONE: leading prompt tokens that the prefix cache had */
     double ttft_s, total_s;               /* DONE: since submit */
+    double queue_s;                       /* DONE: submit to the first step */
     void *owner;                          /* private */
 } mw_event;
 
@@ -173,8 +186,22 @@ typedef struct mw_engine_info {
     uint64_t steps, prompt_tokens, output_tokens;     /* since open */
     double step_s, wait_s; /* in steps; of that, waiting for other ranks in host collectives */
     int running, waiting;  /* sequences */
+    int kv_blocks_cached;  /* of the free blocks, those that hold a prefix that may be used again */
+    uint64_t preemptions, prefix_query_tokens, prefix_hit_tokens;
 } mw_engine_info;
 MW_API void mw_engine_describe(mw_engine *e, mw_engine_info *out);
+
+/* One rank's memory and time. */
+typedef struct mw_rank_stats {
+    char device[96];
+    uint64_t weight_bytes, kv_bytes, workspace_bytes;
+    uint64_t steps;
+    double step_s;       /* in steps since open; of that: */
+    double gemm_s;       /* linear layers (CUDA: extrapolated from a timed step now and then) */
+    double collective_s; /* all-reduce and gather, waiting included (CUDA: likewise) */
+} mw_rank_stats;
+/* rank 0; at most about a second old while steps run. MW_ERR_USAGE: no such rank. */
+MW_API MW_MUST_CHECK mw_status mw_engine_rank_stats(mw_engine *e, int rank, mw_rank_stats *out);
 
 /* The plan and memory table for people (dry run, --report). Rank 0; malloc'ed text. */
 MW_API MW_MUST_CHECK mw_status mw_engine_report(mw_engine *e, char **text);

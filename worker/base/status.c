@@ -26,6 +26,7 @@ const char *mw_status_name(mw_status s) {
     case MW_ERR_TIMEOUT: return "timeout";
     case MW_ERR_NUMERIC: return "numeric fault";
     case MW_ERR_CANCELLED: return "cancelled";
+    case MW_ERR_BUSY: return "busy";
     case MW_ERR_INTERRUPTED: return "interrupted";
     }
     return "unknown status";
