@@ -203,7 +203,7 @@ bool mw_sampling_is_argmax(const mw_sampling *p) {
 mw_status mw_sample(mw_sampler *s, const mw_sampling *p, uint64_t seed, const float *logits, const int32_t *history,
                     size_t n_history, size_t n_prompt, int32_t *token) {
     mw_status st = MW_OK;
-    int32_t best;
+    int32_t best = -1;
     bool plain = is_plain(p);
     MW_TRY(st, find_best(logits, s->vocab, &best));
     if (plain && p->temperature == 0) {

@@ -52,7 +52,7 @@ typedef enum mw_status {
     MW_ERR_TIMEOUT = 76, /* another rank was silent past the deadline */
     MW_ERR_NUMERIC = 78, /* NaN or infinity where a number must be */
     MW_ERR_CANCELLED = 79,
-    MW_ERR_BUSY = 80, /* too much work at once: the same request may succeed later */
+    MW_ERR_BUSY = 80,         /* too much work at once: the same request may succeed later */
     MW_ERR_INTERRUPTED = 130, /* the user ended the job (128 + SIGINT) */
 } mw_status;
 
