@@ -121,6 +121,7 @@ mw_status mw_engine_close(mw_engine *e) {
     free_queues(e);
     mw_tokenizer_close(e->tokenizer);
     mw_chat_close(e->chat);
+    mw_str_free(&e->chat_template);
     mw_str_free(&e->report);
     mw_comm_close(e->comm);
     pthread_mutex_destroy(&e->lock);
@@ -260,6 +261,39 @@ mw_status mw_engine_detokenize(mw_engine *e, const int32_t *ids, size_t n, bool 
     *text = s.p;
     *text_len = s.n;
     return MW_OK;
+}
+
+mw_status mw_engine_tokenize_chat(mw_engine *e, const char *messages_json, const char *tools_json,
+                                  const char *template_json, bool add_generation_prompt, int32_t **ids, size_t *n_ids) {
+    mw_ids v = {0};
+    const mw_request r = {.messages_json = messages_json, .tools_json = tools_json, .template_json = template_json};
+    mw_status st = need_tokenizer(e);
+    if (st == MW_OK) st = mw_chat_ids(e, &r, add_generation_prompt, &v);
+    if (st != MW_OK) {
+        mw_ids_free(&v);
+        return st;
+    }
+    *ids = v.p;
+    *n_ids = v.n;
+    return MW_OK;
+}
+
+mw_status mw_engine_token_piece(mw_engine *e, int32_t id, char **bytes, size_t *n) {
+    mw_str s = {0};
+    mw_status st = need_tokenizer(e);
+    if (st == MW_OK) st = mw_tokenizer_piece(e->tokenizer, id, &s);
+    if (st == MW_OK) st = mw_str_add(&s, "", 0);
+    if (st != MW_OK) {
+        mw_str_free(&s);
+        return st;
+    }
+    *bytes = s.p;
+    *n = s.n;
+    return MW_OK;
+}
+
+const char *mw_engine_chat_template(mw_engine *e) {
+    return e->chat ? e->chat_template.p : NULL;
 }
 
 bool mw_engine_can_chat(mw_engine *e, const char **why) {

@@ -112,9 +112,11 @@ typedef struct mw_request {
     size_t n_ids;
     const char *messages_json; /* [{"role":..., "content":...}, ...], rendered by the model's chat template */
     const char *tools_json;    /* [{"type":"function", ...}, ...] for the chat template, with messages_json; or NULL */
+    const char *template_json; /* {"name": value, ...}: further variables of the chat template; or NULL */
     mw_sampling sampling;
     double deadline_s; /* since submit; 0: none. Past it the request ends with an ERROR event, MW_ERR_TIMEOUT */
     uint64_t client;   /* who asks: waiting requests of different clients take turns */
+    void *user;        /* given back in every event of this request */
 } mw_request;
 
 /* *id names the request in events. MW_ERR_USAGE: a parameter is out of range (named); MW_ERR_LIMIT: the prompt does not
@@ -142,6 +144,7 @@ typedef enum { MW_EVENT_PROMPT, MW_EVENT_TOKEN, MW_EVENT_DONE, MW_EVENT_ERROR } 
 typedef struct mw_event {
     mw_event_type type;
     uint64_t id;
+    void *user;       /* of the request */
     int index;        /* which of the n answers */
     const char *text; /* TOKEN, DONE: text that became certain (may be empty); ERROR: what went wrong */
     size_t text_len;
@@ -170,6 +173,16 @@ MW_API MW_MUST_CHECK mw_status mw_engine_tokenize(mw_engine *e, const char *text
                                                   int32_t **ids, size_t *n_ids);
 MW_API MW_MUST_CHECK mw_status mw_engine_detokenize(mw_engine *e, const int32_t *ids, size_t n, bool skip_special,
                                                     char **text, size_t *text_len);
+/* The ids that a submit of these messages would run. tools_json and template_json may be NULL; add_generation_prompt
+ * false: the conversation alone, without the beginning of an answer. */
+MW_API MW_MUST_CHECK mw_status mw_engine_tokenize_chat(mw_engine *e, const char *messages_json, const char *tools_json,
+                                                       const char *template_json, bool add_generation_prompt,
+                                                       int32_t **ids, size_t *n_ids);
+/* The bytes that one token stands for inside a text, which need not be whole UTF-8 characters; malloc'ed, with a zero
+ * behind. */
+MW_API MW_MUST_CHECK mw_status mw_engine_token_piece(mw_engine *e, int32_t id, char **bytes, size_t *n);
+/* The model's chat template as it is in the file, static until close; NULL: none, or chat is not possible. */
+MW_API const char *mw_engine_chat_template(mw_engine *e);
 /* true when the model's chat template works; otherwise *why (static until close) says why not. */
 MW_API bool mw_engine_can_chat(mw_engine *e, const char **why);
 

@@ -31,6 +31,7 @@ typedef struct mw_gen {
 /* A request inside the engine. */
 typedef struct mw_job {
     uint64_t id;
+    void *user;
     mw_sampling sampling; /* its arrays belong to the job */
     mw_gen *gen;          /* [sampling.n] */
     int n_open;           /* answers not done */
@@ -78,6 +79,7 @@ struct mw_engine {
     mw_model_config cfg;
     mw_tokenizer *tokenizer; /* rank 0; NULL when the file has none */
     mw_chat *chat;           /* rank 0; NULL when chat is off */
+    mw_str chat_template;    /* its text */
     char why_no_chat[MW_ERROR_TEXT_MAX];
     mw_str report; /* rank 0 */
 
@@ -116,13 +118,15 @@ MW_MUST_CHECK mw_status mw_engine_follow_steps(mw_engine *e);
 /* A job with the prompt's ids in every answer. Checks parameters and limits. */
 MW_MUST_CHECK mw_status mw_job_new(mw_job **out, mw_engine *e, const mw_request *r);
 void mw_job_free(mw_job *j);
+/* The ids of r's messages, appended. */
+MW_MUST_CHECK mw_status mw_chat_ids(mw_engine *e, const mw_request *r, bool add_generation_prompt, mw_ids *ids);
 
 /* Queue an event for the callers. `text` is copied. */
 MW_MUST_CHECK mw_status mw_emit_token(mw_engine *e, mw_gen *g, int32_t token, const mw_str *text,
                                       const mw_position_logprobs *lp);
 MW_MUST_CHECK mw_status mw_emit_prompt(mw_engine *e, mw_gen *g);
 MW_MUST_CHECK mw_status mw_emit_done(mw_engine *e, mw_gen *g, const char *reason, const mw_str *text);
-MW_MUST_CHECK mw_status mw_emit_error(mw_engine *e, uint64_t id, mw_status st, const char *text);
+MW_MUST_CHECK mw_status mw_emit_error(mw_engine *e, const mw_job *j, mw_status st, const char *text);
 void mw_event_node_free(mw_event_node *n);
 
 #endif

@@ -36,21 +36,36 @@ fail:
     return st;
 }
 
-static mw_status render_chat(mw_engine *e, const char *messages_json, mw_str *out) {
+static mw_status load_json(const char *name, const char *text, json_t **out) {
     json_error_t err;
+    *out = text ? json_loads(text, JSON_REJECT_DUPLICATES, &err) : NULL;
+    if (text && !*out) return MW_FAIL(MW_ERR_USAGE, "%s: line %d, column %d: %s", name, err.line, err.column, err.text);
+    return MW_OK;
+}
+
+mw_status mw_chat_ids(mw_engine *e, const mw_request *r, bool add_generation_prompt, mw_ids *ids) {
+    mw_status st = MW_OK;
     const char *why;
+    json_t *messages = NULL, *tools = NULL, *extra = NULL;
+    mw_str chat = {0};
     if (!mw_engine_can_chat(e, &why)) return MW_FAIL(MW_ERR_UNSUPPORTED, "chat is not possible: %s", why);
-    json_t *messages = json_loads(messages_json, JSON_REJECT_DUPLICATES, &err);
-    if (!messages) return MW_FAIL(MW_ERR_USAGE, "messages: line %d, column %d: %s", err.line, err.column, err.text);
-    mw_status st = mw_chat_render(e->chat, messages, NULL, true, NULL, out);
+    MW_TRY(st, load_json("messages", r->messages_json, &messages));
+    MW_TRY(st, load_json("tools", r->tools_json, &tools));
+    MW_TRY(st, load_json("template variables", r->template_json, &extra));
+    MW_TRY(st, mw_chat_render(e->chat, messages, tools, add_generation_prompt, extra, &chat));
+    /* templates write the special tokens themselves */
+    MW_TRY(st, mw_tokenizer_encode(e->tokenizer, chat.p ? chat.p : "", chat.n, MW_TOK_PARSE_SPECIAL, ids));
+fail:
     json_decref(messages);
+    json_decref(tools);
+    json_decref(extra);
+    mw_str_free(&chat);
     return st;
 }
 
 /* The prompt's ids, from whichever form the request has. */
 static mw_status prompt_ids(mw_engine *e, const mw_request *r, mw_ids *ids) {
     mw_status st = MW_OK;
-    mw_str chat = {0};
     if ((r->text != NULL) + (r->ids != NULL) + (r->messages_json != NULL) != 1)
         return MW_FAIL(MW_ERR_USAGE, "a request has exactly one of text, token ids and messages");
     if (!r->ids && !e->tokenizer)
@@ -64,18 +79,14 @@ static mw_status prompt_ids(mw_engine *e, const mw_request *r, mw_ids *ids) {
     } else if (r->text) {
         MW_TRY(st, mw_tokenizer_encode(e->tokenizer, r->text, r->text_len, MW_TOK_ADD_SPECIAL, ids));
     } else {
-        MW_TRY(st, render_chat(e, r->messages_json, &chat)); /* templates write the special tokens themselves */
-        MW_TRY(st, mw_tokenizer_encode(e->tokenizer, chat.p ? chat.p : "", chat.n, MW_TOK_PARSE_SPECIAL, ids));
+        MW_TRY(st, mw_chat_ids(e, r, true, ids));
     }
     for (size_t i = 0; i < ids->n; i++)
-        if (ids->p[i] >= e->cfg.vocab) {
-            st = MW_FAIL(MW_ERR_FORMAT, "the tokenizer gives id %d, but the model's vocabulary ends at %lld", ids->p[i],
-                         (long long)e->cfg.vocab - 1);
-            goto fail;
-        }
+        if (ids->p[i] >= e->cfg.vocab)
+            return MW_FAIL(MW_ERR_FORMAT, "the tokenizer gives id %d, but the model's vocabulary ends at %lld",
+                           ids->p[i], (long long)e->cfg.vocab - 1);
     if (ids->n == 0) st = MW_FAIL(MW_ERR_USAGE, "the prompt is empty (no tokens)");
 fail:
-    mw_str_free(&chat);
     return st;
 }
 
@@ -123,6 +134,7 @@ mw_status mw_job_new(mw_job **out, mw_engine *e, const mw_request *r) {
         MW_TRY(st, mw_answer_init(&g->answer, e->tokenizer, s->stop, s->n_stop));
         j->n_open++;
     }
+    j->user = r->user;
     j->submitted_s = mw_now_s();
     *out = j;
     j = NULL;
@@ -149,14 +161,16 @@ void mw_job_free(mw_job *j) {
 
 /* ---- events ---- */
 
-static mw_status new_node(mw_event_node **out, mw_event_type type, uint64_t id, int index, const char *text, size_t n) {
+static mw_status new_node(mw_event_node **out, mw_event_type type, const mw_job *j, int index, const char *text,
+                          size_t n) {
     mw_status st = MW_OK;
     mw_event_node *node = NULL;
     char *copy = NULL;
     MW_TRY(st, MW_CALLOC(&node, 1, "event"));
     MW_TRY(st, MW_CALLOC(&copy, n + 1, "event text"));
     if (n) memcpy(copy, text, n);
-    node->ev = (mw_event){.type = type, .id = id, .index = index, .text = copy, .text_len = n, .owner = node};
+    node->ev = (mw_event){
+        .type = type, .id = j->id, .user = j->user, .index = index, .text = copy, .text_len = n, .owner = node};
     *out = node;
     return MW_OK;
 fail:
@@ -184,7 +198,7 @@ void mw_event_node_free(mw_event_node *node) {
 mw_status mw_emit_token(mw_engine *e, mw_gen *g, int32_t token, const mw_str *text, const mw_position_logprobs *lp) {
     mw_status st = MW_OK;
     mw_event_node *node = NULL;
-    MW_TRY(st, new_node(&node, MW_EVENT_TOKEN, g->job->id, g->index, text->p, text->n));
+    MW_TRY(st, new_node(&node, MW_EVENT_TOKEN, g->job, g->index, text->p, text->n));
     node->ev.token = token;
     if (lp) {
         void *top = NULL;
@@ -201,7 +215,7 @@ fail:
 
 mw_status mw_emit_prompt(mw_engine *e, mw_gen *g) {
     mw_event_node *node = NULL;
-    mw_status st = new_node(&node, MW_EVENT_PROMPT, g->job->id, g->index, "", 0);
+    mw_status st = new_node(&node, MW_EVENT_PROMPT, g->job, g->index, "", 0);
     if (st != MW_OK) return st;
     node->prompt_lp = g->job->prompt_lp; /* handed over: the job needs them no more */
     node->prompt_top = g->job->prompt_top;
@@ -215,7 +229,7 @@ mw_status mw_emit_prompt(mw_engine *e, mw_gen *g) {
 
 mw_status mw_emit_done(mw_engine *e, mw_gen *g, const char *reason, const mw_str *text) {
     mw_event_node *node = NULL;
-    mw_status st = new_node(&node, MW_EVENT_DONE, g->job->id, g->index, text->p, text->n);
+    mw_status st = new_node(&node, MW_EVENT_DONE, g->job, g->index, text->p, text->n);
     if (st != MW_OK) return st;
     double now = mw_now_s();
     node->ev.finish_reason = reason;
@@ -227,9 +241,9 @@ mw_status mw_emit_done(mw_engine *e, mw_gen *g, const char *reason, const mw_str
     return MW_OK;
 }
 
-mw_status mw_emit_error(mw_engine *e, uint64_t id, mw_status status, const char *text) {
+mw_status mw_emit_error(mw_engine *e, const mw_job *j, mw_status status, const char *text) {
     mw_event_node *node = NULL;
-    mw_status st = new_node(&node, MW_EVENT_ERROR, id, 0, text, strlen(text));
+    mw_status st = new_node(&node, MW_EVENT_ERROR, j, 0, text, strlen(text));
     if (st != MW_OK) return st;
     node->ev.status = status;
     queue_event(e, node);

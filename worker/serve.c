@@ -45,7 +45,7 @@ static mw_status fail_job(mw_engine *e, mw_job *j, mw_status why) {
         if (!g->done) g->done = true, j->n_open--;
     }
     publish(e);
-    st = mw_emit_error(e, j->id, why, text);
+    st = mw_emit_error(e, j, why, text);
 fail:
     return st;
 }

@@ -268,6 +268,9 @@ static mw_status open_chat(mw_engine *e) {
         snprintf(e->why_no_chat, sizeof e->why_no_chat, "its chat template: %s", mw_error_text());
         mw_chat_close(e->chat);
         e->chat = NULL;
+    } else {
+        e->chat_template = text;
+        text = (mw_str){0};
     }
 fail:
     json_decref(json);
