@@ -7,6 +7,8 @@
 
 #include "worker/engine_internal.h"
 
+#define DEFAULT_QUEUE 4096 /* answers */
+
 /* ---- the engine's thread ---- */
 
 /* Remember how it ended, and wake everybody who waits. */
@@ -42,6 +44,7 @@ static void *engine_main(void *arg) {
 static mw_status copy_options(mw_engine *e, const mw_engine_options *opt) {
     e->opt = *opt;
     e->opt.model = opt->model ? strdup(opt->model) : NULL;
+    if (e->opt.max_queue <= 0) e->opt.max_queue = DEFAULT_QUEUE;
     e->opt.backend = opt->backend ? strdup(opt->backend) : NULL;
     if ((opt->model && !e->opt.model) || (opt->backend && !e->opt.backend)) return MW_FAIL(MW_ERR_NOMEM, "options");
     return MW_OK;
@@ -107,6 +110,7 @@ static void free_queues(mw_engine *e) {
         e->events = next;
     }
     free(e->cancel);
+    free(e->stats);
 }
 
 mw_status mw_engine_close(mw_engine *e) {
@@ -153,11 +157,23 @@ void mw_engine_exit(mw_engine *e, int code) {
 
 /* ---- requests and events ---- */
 
+/* Is there room for n more answers? Under the lock. */
+static mw_status check_queue(const mw_engine *e, int n) {
+    int most = e->opt.max_queue;
+    if (n > most) return MW_FAIL(MW_ERR_LIMIT, "%d answers asked for, the queue holds %d", n, most);
+    if (e->n_open <= most - n) return MW_OK;
+    return MW_FAIL(MW_ERR_BUSY, "%d answers are waiting or under way, the limit is %d: try again later", e->n_open,
+                   most);
+}
+
 mw_status mw_engine_submit(mw_engine *e, const mw_request *r, uint64_t *id) {
     mw_job *j = NULL;
     if (e->rank != 0) return MW_FAIL(MW_ERR_USAGE, "requests are submitted on rank 0, this is rank %d", e->rank);
     if (e->opt.dry_run) return MW_FAIL(MW_ERR_USAGE, "a dry run takes no requests");
-    mw_status st = mw_job_new(&j, e, r);
+    pthread_mutex_lock(&e->lock);
+    mw_status st = check_queue(e, 1); /* before the work of tokenising: a flood is turned away cheaply */
+    pthread_mutex_unlock(&e->lock);
+    if (st == MW_OK) st = mw_job_new(&j, e, r);
     if (st != MW_OK) return st;
     pthread_mutex_lock(&e->lock);
     if (e->phase != MW_ENGINE_READY || e->closing) {
@@ -166,6 +182,12 @@ mw_status mw_engine_submit(mw_engine *e, const mw_request *r, uint64_t *id) {
         mw_job_free(j);
         return MW_FAIL(st, "the engine has ended%s%s", e->text[0] ? ": " : "", e->text);
     }
+    if ((st = check_queue(e, j->sampling.n)) != MW_OK) {
+        pthread_mutex_unlock(&e->lock);
+        mw_job_free(j);
+        return st;
+    }
+    e->n_open += j->sampling.n;
     *id = j->id = e->next_id++;
     *e->submitted_tail = j;
     e->submitted_tail = &j->next;
@@ -307,6 +329,19 @@ void mw_engine_describe(mw_engine *e, mw_engine_info *out) {
     pthread_mutex_lock(&e->lock);
     *out = e->info;
     pthread_mutex_unlock(&e->lock);
+}
+
+mw_status mw_engine_rank_stats(mw_engine *e, int rank, mw_rank_stats *out) {
+    mw_status st = MW_OK;
+    pthread_mutex_lock(&e->lock);
+    if (!e->stats || rank < 0 || rank >= e->size)
+        st =
+            MW_FAIL(MW_ERR_USAGE, "figures of rank %d: there are %d ranks, and only rank 0 of a loaded engine has them",
+                    rank, e->size);
+    else
+        *out = e->stats[rank];
+    pthread_mutex_unlock(&e->lock);
+    return st;
 }
 
 mw_status mw_engine_report(mw_engine *e, char **text) {

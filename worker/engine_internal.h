@@ -25,6 +25,7 @@ typedef struct mw_gen {
     int index;
     uint64_t seed;
     mw_answer answer;
+    double started_s; /* of its first step; 0: it waits */
     bool scheduled, done;
 } mw_gen;
 
@@ -36,6 +37,7 @@ typedef struct mw_job {
     mw_gen *gen;          /* [sampling.n] */
     int n_open;           /* answers not done */
     double submitted_s, first_token_s;
+    double deadline_s;               /* as the request had it; 0: none */
     mw_position_logprobs *prompt_lp; /* [n_prompt - 1], filled as prompt rows come; NULL when not asked */
     mw_token_logprob *prompt_top;    /* [n_prompt - 1][k] behind prompt_lp */
     size_t prompt_lp_done;
@@ -70,7 +72,9 @@ struct mw_engine {
     size_t n_cancel, cap_cancel;
     mw_event_node *events, **events_tail;
     uint64_t next_id;
+    int n_open; /* answers submitted and not ended */
     mw_engine_info info;
+    mw_rank_stats *stats; /* [size] rank 0: as of the last time that they were gathered */
 
     /* set before READY, constant afterwards */
     int rank, size;
@@ -97,7 +101,8 @@ struct mw_engine {
     mw_sampler sampler;
     mw_step step;
     mw_job *active;
-    bool told_idle; /* the other ranks know that there is nothing to do */
+    bool told_idle;    /* the other ranks know that there is nothing to do */
+    double gathered_s; /* when the ranks' figures were last gathered */
 };
 
 /* ---- setup.c ---- */
@@ -106,6 +111,11 @@ struct mw_engine {
 MW_MUST_CHECK mw_status mw_engine_setup(mw_engine *e);
 /* Release all that setup made, in any state. */
 void mw_engine_teardown(mw_engine *e);
+
+/* ---- report.c ---- */
+
+/* This rank's memory and time to rank 0, for mw_engine_rank_stats. Collective. */
+MW_MUST_CHECK mw_status mw_engine_share_stats(mw_engine *e);
 
 /* ---- serve.c ---- */
 

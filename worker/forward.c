@@ -1,6 +1,7 @@
 /* One step of the model: the order of the kernels and collectives, readable from top to bottom. */
 #include <math.h>
 
+#include "worker/base/clock.h"
 #include "worker/model.h"
 
 typedef struct {
@@ -29,12 +30,27 @@ static mw_status check(step_ctx *c, const char *where, const void *x, int64_t ld
                    (long long)(rows * n), where);
 }
 
+/* For calls that have finished when they return: how long they took. */
+static mw_status timed(double *total, double start, mw_status st) {
+    *total += mw_now_s() - start;
+    return st;
+}
+
+static mw_status linear(mw_model *m, const mw_linear *w, int64_t rows, const void *x, int64_t ldx, void *y, int64_t ldy,
+                        bool y_f32) {
+    double start = mw_now_s();
+    if (!m->on_host) return m->k->linear(m->dev, w, rows, x, ldx, y, ldy, y_f32);
+    return timed(&m->gemm_s, start, m->k->linear(m->dev, w, rows, x, ldx, y, ldy, y_f32));
+}
+
 /* Partial results of all ranks added up, on every rank. */
 static mw_status reduce(step_ctx *c, void *x) {
     mw_model *m = c->m;
     size_t n = (size_t)(c->t * m->cfg->hidden);
+    double start = mw_now_s();
     if (mw_comm_size(m->comm) == 1) return MW_OK;
-    return m->devices_join ? mw_comm_device_all_reduce(m->comm, x, n, m->act) : mw_comm_all_reduce_f32(m->comm, x, n);
+    if (m->devices_join) return mw_comm_device_all_reduce(m->comm, x, n, m->act);
+    return timed(&m->collective_s, start, mw_comm_all_reduce_f32(m->comm, x, n));
 }
 
 /* x += delta; then the norm, in the order that projection `p` wants its inputs, and the projection itself. */
@@ -48,7 +64,7 @@ static mw_status norm_project(step_ctx *c, const void *delta, const float *norm,
         if (!again)
             MW_TRY(st, m->k->add_norm(m->dev, m->x, i == 0 ? delta : NULL, m->xn, c->t, h, norm, eps, p->perm[i]));
         char *y = (char *)out + (size_t)p->col[i] * mw_dtype_size(m->act);
-        MW_TRY(st, m->k->linear(m->dev, &p->part[i], c->t, m->xn, h, y, p->width, false));
+        MW_TRY(st, linear(m, &p->part[i], c->t, m->xn, h, y, p->width, false));
     }
 fail:
     return st;
@@ -77,7 +93,7 @@ static mw_status attention(step_ctx *c, const mw_layer *l) {
         in = m->o_in;
         ld = l->o.k;
     }
-    MW_TRY(st, m->k->linear(m->dev, &l->o, c->t, in, ld, m->part, l->o.n, false));
+    MW_TRY(st, linear(m, &l->o, c->t, in, ld, m->part, l->o.n, false));
     MW_TRY(st, reduce(c, m->part));
     MW_TRY(st, check(c, "o_proj", m->part, l->o.n, c->t, l->o.n));
 fail:
@@ -90,7 +106,7 @@ static mw_status mlp(step_ctx *c, const mw_layer *l) {
     int64_t width = l->gate_up.width;
     MW_TRY(st, m->k->silu_mul(m->dev, m->gate_up, width, m->gate_up, width, c->t, l->down.k, l->gate_up.off[1]));
     MW_TRY(st, check(c, "silu(gate) * up", m->gate_up, width, c->t, l->down.k));
-    MW_TRY(st, m->k->linear(m->dev, &l->down, c->t, m->gate_up, width, m->part, l->down.n, false));
+    MW_TRY(st, linear(m, &l->down, c->t, m->gate_up, width, m->part, l->down.n, false));
     MW_TRY(st, reduce(c, m->part));
     MW_TRY(st, check(c, "down_proj", m->part, l->down.n, c->t, l->down.n));
 fail:
@@ -131,7 +147,7 @@ static mw_status head(mw_model *m, const int32_t *row, int n) {
     MW_TRY(st, m->k->take_rows(m->dev, xs, m->x, n, h, row));
     MW_TRY(st, m->k->take_rows(m->dev, ps, m->part, n, h, row));
     MW_TRY(st, m->k->add_norm(m->dev, xs, ps, ns, n, h, m->norm, (float)m->cfg->rms_eps, m->lm_head_perm));
-    MW_TRY(st, m->k->linear(m->dev, &m->lm_head, n, ns, h, m->logits, m->lm_head.n, true));
+    MW_TRY(st, linear(m, &m->lm_head, n, ns, h, m->logits, m->lm_head.n, true));
     if (valid > 0) MW_TRY(st, m->k->argmax(m->dev, m->best_token, best, m->logits, m->lm_head.n, n, valid));
 fail:
     return st;
@@ -152,7 +168,9 @@ static mw_status give_tokens(mw_model *m, const mw_step_sink *sink, int first, i
     int ranks = mw_comm_size(m->comm);
     size_t most = (size_t)m->o.max_logits;
     MW_TRY(st, m->k->to_host(m->dev, m->best_host, m->best_token, 2 * most * sizeof(int32_t)));
-    MW_TRY(st, mw_comm_all_gather_bytes(m->comm, m->best_host, 2 * most * sizeof(int32_t), m->best_all));
+    double start = mw_now_s();
+    st = mw_comm_all_gather_bytes(m->comm, m->best_host, 2 * most * sizeof(int32_t), m->best_all);
+    MW_TRY(st, timed(&m->collective_s, start, st));
     if (!sink) return MW_OK;
     int32_t *chosen = m->best_host;
     for (int i = 0; i < n; i++) {
@@ -182,7 +200,9 @@ static mw_status give_logits(mw_model *m, const mw_step_sink *sink, int first, i
     bool many = mw_comm_size(m->comm) > 1;
     if (!m->on_host)
         MW_TRY(st, m->k->to_host(m->dev, m->logits_here, m->logits, (size_t)n * (size_t)m->lm_head.n * sizeof(float)));
-    if (many) MW_TRY(st, mw_comm_gather_cols_f32(m->comm, 0, m->logits_here, (size_t)n, m->vocab_cols, m->logits_all));
+    double start = mw_now_s();
+    if (many) st = mw_comm_gather_cols_f32(m->comm, 0, m->logits_here, (size_t)n, m->vocab_cols, m->logits_all);
+    MW_TRY(st, timed(&m->collective_s, start, st));
     if (sink) st = sink->logits(sink->arg, many ? m->logits_all : m->logits_here, m->vocab_width, first, n);
 fail:
     return st;

@@ -1,3 +1,4 @@
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -51,6 +52,10 @@ mw_status mw_chat_ids(mw_engine *e, const mw_request *r, bool add_generation_pro
     if (!mw_engine_can_chat(e, &why)) return MW_FAIL(MW_ERR_UNSUPPORTED, "chat is not possible: %s", why);
     MW_TRY(st, load_json("messages", r->messages_json, &messages));
     MW_TRY(st, load_json("tools", r->tools_json, &tools));
+    if (tools && !json_is_array(tools)) {
+        st = MW_FAIL(MW_ERR_USAGE, "tools: expected an array of objects");
+        goto fail;
+    }
     MW_TRY(st, load_json("template variables", r->template_json, &extra));
     MW_TRY(st, mw_chat_render(e->chat, messages, tools, add_generation_prompt, extra, &chat));
     /* templates write the special tokens themselves */
@@ -68,6 +73,7 @@ static mw_status prompt_ids(mw_engine *e, const mw_request *r, mw_ids *ids) {
     mw_status st = MW_OK;
     if ((r->text != NULL) + (r->ids != NULL) + (r->messages_json != NULL) != 1)
         return MW_FAIL(MW_ERR_USAGE, "a request has exactly one of text, token ids and messages");
+    if (r->tools_json && !r->messages_json) return MW_FAIL(MW_ERR_USAGE, "tools go with messages only");
     if (!r->ids && !e->tokenizer)
         return MW_FAIL(MW_ERR_UNSUPPORTED, "%s has no tokenizer: give the prompt as token ids", e->opt.model);
     if (r->ids) {
@@ -115,6 +121,8 @@ mw_status mw_job_new(mw_job **out, mw_engine *e, const mw_request *r) {
     mw_job *j = NULL;
     mw_ids ids = {0};
     const mw_sampling *s = &r->sampling;
+    if (!(r->deadline_s >= 0) || isinf(r->deadline_s))
+        return MW_FAIL(MW_ERR_USAGE, "deadline of %g s: expected a number from 0", r->deadline_s);
     MW_TRY(st, mw_sampling_check(s, (int)e->cfg.vocab));
     MW_TRY(st, prompt_ids(e, r, &ids));
     MW_TRY(st, check_room(e, s, ids.n));
@@ -122,6 +130,8 @@ mw_status mw_job_new(mw_job **out, mw_engine *e, const mw_request *r) {
     MW_TRY(st, copy_sampling(j, s));
     MW_TRY(st, prepare_scoring(j, ids.n));
     MW_TRY(st, MW_CALLOC(&j->gen, (size_t)s->n, "answers"));
+    j->submitted_s = mw_now_s();
+    j->deadline_s = r->deadline_s;
     for (int i = 0; i < s->n; i++) {
         mw_gen *g = &j->gen[i];
         g->job = j;
@@ -129,13 +139,13 @@ mw_status mw_job_new(mw_job **out, mw_engine *e, const mw_request *r) {
         g->seed = j->sampling.seed + (uint64_t)i;
         g->seq.owner = g;
         g->seq.n_prompt = ids.n;
+        g->seq.deadline_s = r->deadline_s > 0 ? j->submitted_s + r->deadline_s : 0;
         g->seq.score_prompt = i == 0 && j->prompt_lp;
         MW_TRY(st, mw_ids_append(&g->seq.tokens, ids.p, ids.n));
         MW_TRY(st, mw_answer_init(&g->answer, e->tokenizer, s->stop, s->n_stop));
         j->n_open++;
     }
     j->user = r->user;
-    j->submitted_s = mw_now_s();
     *out = j;
     j = NULL;
 fail:
@@ -237,6 +247,7 @@ mw_status mw_emit_done(mw_engine *e, mw_gen *g, const char *reason, const mw_str
     node->ev.output_tokens = g->seq.tokens.n - g->seq.n_prompt;
     node->ev.ttft_s = g->job->first_token_s > 0 ? g->job->first_token_s - g->job->submitted_s : 0;
     node->ev.total_s = now - g->job->submitted_s;
+    node->ev.queue_s = (g->started_s > 0 ? g->started_s : now) - g->job->submitted_s;
     queue_event(e, node);
     return MW_OK;
 }

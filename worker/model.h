@@ -75,6 +75,7 @@ typedef struct mw_model {
     bool on_host;      /* device memory is host memory */
     bool devices_join; /* several ranks, collectives on their devices */
     int n_graphs;
+    double gemm_s, collective_s; /* since open, of what the host waits for: linear layers, collectives */
     double warm_up_s;
     mw_graphs *graphs; /* NULL: steps are enqueued kernel by kernel */
     void **owned;      /* every device allocation but those of the group (mw_comm_device_alloc) */

@@ -43,6 +43,31 @@ fail:
     return st;
 }
 
+mw_status mw_engine_share_stats(mw_engine *e) {
+    mw_status st = MW_OK;
+    mw_rank_stats mine, *all = NULL;
+    memset(&mine, 0, sizeof mine); /* padding goes over the wire too */
+    memcpy(mine.device, e->info.device, sizeof mine.device);
+    mine.weight_bytes = e->info.weight_bytes;
+    mine.kv_bytes = e->info.kv_bytes;
+    mine.workspace_bytes = e->info.workspace_bytes;
+    mine.steps = e->info.steps;
+    mine.step_s = e->info.step_s;
+    mine.gemm_s = e->model->gemm_s;
+    mine.collective_s = e->model->collective_s;
+    MW_TRY(st, MW_CALLOC(&all, (size_t)e->size, "figures of the ranks"));
+    MW_TRY(st, mw_comm_all_gather_bytes(e->comm, &mine, sizeof mine, all));
+    if (e->rank != 0) goto fail;
+    pthread_mutex_lock(&e->lock);
+    mw_rank_stats *old = e->stats;
+    e->stats = all;
+    all = old;
+    pthread_mutex_unlock(&e->lock);
+fail:
+    free(all);
+    return st;
+}
+
 mw_status mw_report_make(mw_engine *e) {
     mw_status st = MW_OK;
     row *all = NULL, mine = {.threads = e->info.threads,

@@ -53,6 +53,21 @@ static mw_status give_blocks(mw_scheduler *s, mw_seq *q) {
 void mw_sched_add(mw_scheduler *s, mw_seq *q) {
     q->running = false;
     push_back(&s->waiting, q);
+    if (q->deadline_s > 0 && (s->next_deadline_s == 0 || q->deadline_s < s->next_deadline_s))
+        s->next_deadline_s = q->deadline_s;
+}
+
+static mw_seq *first_deadline(const mw_seq_list *l, mw_seq *best) {
+    for (mw_seq *q = l->head; q; q = q->next)
+        if (q->deadline_s > 0 && (!best || q->deadline_s < best->deadline_s)) best = q;
+    return best;
+}
+
+mw_seq *mw_sched_expired(mw_scheduler *s, double now_s) {
+    if (s->next_deadline_s == 0 || now_s < s->next_deadline_s) return NULL;
+    mw_seq *q = first_deadline(&s->waiting, first_deadline(&s->running, NULL));
+    s->next_deadline_s = q ? q->deadline_s : 0; /* the one that was earlier has gone */
+    return q && q->deadline_s <= now_s ? q : NULL;
 }
 
 mw_status mw_sched_remove(mw_scheduler *s, mw_seq *q) {

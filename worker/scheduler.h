@@ -26,6 +26,7 @@ typedef struct mw_seq {
     int32_t *block;    /* [n_blocks] KV blocks, in order */
     int n_blocks, cap_blocks;
     bool running;
+    double deadline_s; /* on the clock of mw_sched_expired; 0: none */
     void *owner;
     struct mw_seq *prev, *next; /* in the waiting or the running list */
 } mw_seq;
@@ -50,6 +51,7 @@ typedef struct mw_scheduler {
     mw_planned *plan; /* [n_plan] of the last mw_sched_plan */
     int n_plan;
     uint64_t preemptions;
+    double next_deadline_s; /* no sequence has an earlier one; 0: none has any */
 } mw_scheduler;
 
 MW_MUST_CHECK mw_status mw_sched_init(mw_scheduler *s, int kv_blocks, int block_tokens, int max_seqs,
@@ -61,6 +63,9 @@ void mw_sched_free(mw_scheduler *s);
 void mw_sched_add(mw_scheduler *s, mw_seq *q);
 /* Takes a sequence out of whatever list it is in and gives its blocks back. Not between plan and done. */
 MW_MUST_CHECK mw_status mw_sched_remove(mw_scheduler *s, mw_seq *q);
+
+/* A sequence whose deadline is past at `now_s`, or NULL. Its owner removes it and asks again. */
+mw_seq *mw_sched_expired(mw_scheduler *s, double now_s);
 
 /* Fill *step and s->plan with the next step; step->h.n_tokens == 0: nothing to do. */
 MW_MUST_CHECK mw_status mw_sched_plan(mw_scheduler *s, mw_step *step);

@@ -6,10 +6,15 @@
 #include "worker/base/clock.h"
 #include "worker/engine_internal.h"
 
+/* How old the ranks' figures may grow while steps run. */
+#define REPORT_EVERY_S 1.0
+
 /* What mw_engine_describe tells of the scheduler. Before the event that ends an answer, so that whoever has the event
- * sees the blocks back. */
-static void publish(mw_engine *e) {
+ * sees the blocks back, and room in the queue for the n answers that have ended. */
+static void publish(mw_engine *e, int n_ended) {
     pthread_mutex_lock(&e->lock);
+    e->n_open -= n_ended;
+    e->info.preemptions = e->sched.preemptions;
     e->info.running = e->sched.running.n;
     e->info.waiting = e->sched.waiting.n;
     e->info.kv_blocks_free = e->sched.kv.n_free;
@@ -26,7 +31,7 @@ static mw_status finish(mw_engine *e, mw_gen *g, const char *reason) {
     if (g->scheduled) MW_TRY(st, mw_sched_remove(&e->sched, &g->seq));
     g->scheduled = false;
     if (strcmp(reason, "cancelled") != 0) MW_TRY(st, mw_answer_finish(&g->answer, &rest));
-    publish(e);
+    publish(e, 1);
     MW_TRY(st, mw_emit_done(e, g, reason, &rest));
 fail:
     mw_str_free(&rest);
@@ -37,6 +42,7 @@ fail:
 static mw_status fail_job(mw_engine *e, mw_job *j, mw_status why) {
     char text[MW_ERROR_TEXT_MAX];
     mw_status st = MW_OK;
+    int n_ended = j->n_open;
     memcpy(text, mw_error_text(), sizeof text);
     for (int i = 0; i < j->sampling.n; i++) {
         mw_gen *g = &j->gen[i];
@@ -44,7 +50,7 @@ static mw_status fail_job(mw_engine *e, mw_job *j, mw_status why) {
         g->scheduled = false;
         if (!g->done) g->done = true, j->n_open--;
     }
-    publish(e);
+    publish(e, n_ended);
     st = mw_emit_error(e, j, why, text);
 fail:
     return st;
@@ -82,9 +88,29 @@ fail:
     return st;
 }
 
-static mw_status tell(mw_engine *e, mw_step_kind kind) {
-    mw_step_head h = {.kind = kind};
-    return mw_comm_bcast(e->comm, &h, sizeof h, 0, false);
+/* Requests whose time is up. */
+static mw_status expire(mw_engine *e) {
+    mw_status st = MW_OK;
+    mw_seq *q;
+    while ((q = mw_sched_expired(&e->sched, mw_now_s())) != NULL) {
+        mw_gen *g = q->owner;
+        st = MW_FAIL(MW_ERR_TIMEOUT, "the request was not done within its %g s: answer %d has %zu tokens",
+                     g->job->deadline_s, g->index, q->tokens.n - q->n_prompt);
+        MW_TRY(st, fail_job(e, g->job, st));
+    }
+fail:
+    return st;
+}
+
+/* Everybody idle, and figures that stay true until the next step. */
+static mw_status tell_idle(mw_engine *e) {
+    mw_status st = MW_OK;
+    mw_step_head h = {.kind = MW_STEP_IDLE, .report = true};
+    MW_TRY(st, mw_comm_bcast(e->comm, &h, sizeof h, 0, false));
+    MW_TRY(st, mw_engine_share_stats(e));
+    e->told_idle = true;
+fail:
+    return st;
 }
 
 /* Take what the callers have left. Sleeps while there is nothing at all to do, and tells the others so. *closing: time
@@ -94,10 +120,7 @@ static mw_status take_orders(mw_engine *e, bool *closing) {
     pthread_mutex_lock(&e->lock);
     bool idle = !e->closing && !e->submitted && e->n_cancel == 0 && !e->active;
     pthread_mutex_unlock(&e->lock);
-    if (idle && !e->told_idle) {
-        if ((st = tell(e, MW_STEP_IDLE)) != MW_OK) return st;
-        e->told_idle = true;
-    }
+    if (idle && !e->told_idle && (st = tell_idle(e)) != MW_OK) return st;
     pthread_mutex_lock(&e->lock);
     while (!e->closing && !e->submitted && e->n_cancel == 0 && !e->active) pthread_cond_wait(&e->to_engine, &e->lock);
     mw_job *jobs = e->submitted;
@@ -116,7 +139,7 @@ static mw_status take_orders(mw_engine *e, bool *closing) {
     }
     for (size_t i = 0; i < n_ids && st == MW_OK; i++) st = cancel(e, ids[i]);
     free(ids);
-    return st;
+    return st == MW_OK ? expire(e) : st;
 }
 
 /* ---- logits coming out ---- */
@@ -297,9 +320,12 @@ static mw_status one_step(mw_engine *e) {
     for (int i = 0; i < n_plan; i++) {
         prompt_rows += plan[i].n_rows > 1 || plan[i].seq->n_cached < plan[i].seq->n_prompt ? plan[i].n_rows : 0;
         sampled += plan[i].samples;
+        mw_gen *g = plan[i].seq->owner;
+        if (g->started_s == 0) g->started_s = start;
     }
     e->told_idle = false;
     e->step.h.greedy = is_greedy(&e->sched);
+    e->step.h.report = start - e->gathered_s >= REPORT_EVERY_S;
     MW_TRY(st, mw_comm_bcast(e->comm, &e->step.h, sizeof e->step.h, 0, false));
     MW_TRY(st, mw_comm_bcast(e->comm, e->step.data, e->step.words * sizeof *e->step.data, 0, false));
     rows_ctx ctx = {e, out};
@@ -307,7 +333,11 @@ static mw_status one_step(mw_engine *e) {
     MW_TRY(st, mw_model_step(e->model, &e->step, &sink));
     mw_sched_done(&e->sched);
     count_step(e, mw_now_s() - start, prompt_rows, sampled);
-    publish(e);
+    if (e->step.h.report) {
+        MW_TRY(st, mw_engine_share_stats(e));
+        e->gathered_s = start;
+    }
+    publish(e, 0);
     MW_TRY(st, settle(e, out, plan, n_plan));
 fail:
     free(out);
@@ -324,7 +354,8 @@ mw_status mw_engine_serve(mw_engine *e) {
         MW_TRY(st, one_step(e));
         drop_finished(e);
     }
-    MW_TRY(st, tell(e, MW_STEP_STOP));
+    mw_step_head stop = {.kind = MW_STEP_STOP};
+    MW_TRY(st, mw_comm_bcast(e->comm, &stop, sizeof stop, 0, false));
     return MW_OK;
 fail:
     mw_comm_poison(e->comm, st);
@@ -339,12 +370,14 @@ mw_status mw_engine_follow_steps(mw_engine *e) {
         MW_TRY(st, mw_comm_bcast(e->comm, &h, sizeof h, 0, idle));
         if (h.kind == MW_STEP_STOP) return MW_OK;
         idle = h.kind == MW_STEP_IDLE;
+        if (idle && h.report) MW_TRY(st, mw_engine_share_stats(e));
         if (idle) continue;
         MW_TRY(st, mw_step_layout(&e->step, &h));
         MW_TRY(st, mw_comm_bcast(e->comm, e->step.data, e->step.words * sizeof *e->step.data, 0, false));
         double start = mw_now_s();
         MW_TRY(st, mw_model_step(e->model, &e->step, NULL));
         count_step(e, mw_now_s() - start, 0, 0);
+        if (h.report) MW_TRY(st, mw_engine_share_stats(e));
     }
 fail:
     mw_comm_poison(e->comm, st);

@@ -347,6 +347,7 @@ mw_status mw_engine_setup(mw_engine *e) {
         if (all_loaded(e) != MW_OK) st = st != MW_OK ? st : MW_ERR_PEER;
         MW_TRY(st, agree(e, st));
         MW_TRY(st, agree(e, mw_model_warm_up(e->model)));
+        MW_TRY(st, agree(e, mw_engine_share_stats(e)));
         mw_debug("%d graphs recorded in %.2f s", e->model->n_graphs, e->model->warm_up_s);
     }
     e->info.load_s = mw_now_s() - start;

@@ -21,6 +21,7 @@ typedef struct mw_step_head {
     int32_t max_rows, max_ctx;          /* of one sequence */
     int32_t block_stride;               /* entries of a block table row */
     int32_t greedy;                     /* of every wanted row only the largest logit matters */
+    int32_t report; /* afterwards all ranks tell rank 0 their memory and time (mw_engine_share_stats) */
 } mw_step_head;
 
 typedef struct mw_step {

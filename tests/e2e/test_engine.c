@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "worker/engine.h"
 
@@ -20,8 +21,9 @@ static int g_failures;
         }                                                                                                              \
     } while (0)
 
-#define MODEL    MW_SOURCE_DIR "/launch/demo/shakespeare-11m-gptq.h5"
-#define MAX_TEXT 4096
+#define MODEL     MW_SOURCE_DIR "/launch/demo/shakespeare-11m-gptq.h5"
+#define MAX_TEXT  4096
+#define MAX_QUEUE 200 /* test_threads has up to 160 answers under way */
 
 typedef struct {
     uint64_t id;
@@ -30,6 +32,8 @@ typedef struct {
     char text[8][MAX_TEXT], reason[8][16], error[256];
     int open;
     size_t prompt_tokens;
+    double queue_s;
+    mw_status status;
     float logprob0, top0[3];
     int32_t top0_id[3];
 } answer;
@@ -38,6 +42,7 @@ static void take(answer *a, const mw_event *ev) {
     int i = ev->index;
     if (ev->type == MW_EVENT_ERROR) {
         snprintf(a->error, sizeof a->error, "%s", ev->text);
+        a->status = ev->status;
         a->open = 0;
         return;
     }
@@ -55,6 +60,7 @@ static void take(answer *a, const mw_event *ev) {
     if (ev->type == MW_EVENT_DONE) {
         snprintf(a->reason[i], sizeof a->reason[i], "%s", ev->finish_reason);
         a->prompt_tokens = ev->prompt_tokens;
+        a->queue_s = ev->queue_s;
         a->open--;
     }
 }
@@ -209,7 +215,81 @@ static void test_refusals(mw_engine *e) {
     bad = (mw_request){.ids = many, .n_ids = 2000, .sampling = r.sampling};
     CHECK(mw_engine_submit(e, &bad, &id) == MW_ERR_LIMIT && strstr(mw_error_text(), "2000"), "%s", mw_error_text());
     free(many);
+    bad = r;
+    bad.tools_json = "[]";
+    CHECK(mw_engine_submit(e, &bad, &id) == MW_ERR_USAGE && strstr(mw_error_text(), "tools"), "%s", mw_error_text());
+    bad = (mw_request){.messages_json = "[{\"role\":\"user\",\"content\":\"?\"}]", .sampling = r.sampling};
+    bad.tools_json = "{}";
+    CHECK(mw_engine_submit(e, &bad, &id) == MW_ERR_USAGE && strstr(mw_error_text(), "tools"), "%s", mw_error_text());
+    bad = r;
+    bad.deadline_s = -1;
+    CHECK(mw_engine_submit(e, &bad, &id) == MW_ERR_USAGE && strstr(mw_error_text(), "deadline"), "%s", mw_error_text());
     mw_engine_cancel(e, 123456789); /* nobody's id: ignored */
+}
+
+/* More answers than the queue holds are turned away, at once and by name; when the others are done there is room. */
+static void test_busy(mw_engine *e) {
+    enum { N = MAX_QUEUE };
+    mw_request r = text_request("HAMLET:\n", 100);
+    answer *a = calloc(N, sizeof *a);
+    uint64_t id[N];
+    int n = 0;
+    mw_status st = MW_OK;
+    while (n < N && (st = mw_engine_submit(e, &r, &id[n])) == MW_OK) n++;
+    CHECK(n == N, "%d of %d were accepted: %s", n, N, mw_error_text());
+    st = mw_engine_submit(e, &r, &id[0]);
+    CHECK(st == MW_ERR_BUSY && strstr(mw_error_text(), "limit"), "one too many: %s", mw_error_text());
+    for (int i = 0; i < n; i++) mw_engine_cancel(e, id[i]);
+    for (int done = 0; done < n;) {
+        mw_event ev;
+        bool got;
+        st = mw_engine_poll(e, 20000, &ev, &got);
+        CHECK(st == MW_OK && got, "poll: %s", mw_error_text());
+        if (st != MW_OK || !got) break;
+        done += ev.type == MW_EVENT_DONE;
+        mw_event_free(&ev);
+    }
+    run(e, &r, a, 1);
+    CHECK(a->n_tokens[0] == 100, "there is room again: %d tokens", a->n_tokens[0]);
+    free(a);
+}
+
+static void test_deadline(mw_engine *e) {
+    answer *a = calloc(2, sizeof *a);
+    mw_request r[2] = {text_request("HAMLET:\n", 100), text_request("JULIET:\n", 20)};
+    r[0].deadline_s = 1e-6;
+    r[1].deadline_s = 100;
+    run(e, r, a, 2);
+    CHECK(a[0].status == MW_ERR_TIMEOUT && strstr(a[0].error, "answer 0 has"), "'%s'", a[0].error);
+    CHECK(a[1].n_tokens[0] == 20, "the other answer has %d tokens, '%s'", a[1].n_tokens[0], a[1].error);
+    free(a);
+}
+
+static void test_rank_stats(mw_engine *e) {
+    answer *a = calloc(1, sizeof *a);
+    mw_request r = text_request("HAMLET:\n", 30);
+    mw_rank_stats s;
+    uint64_t steps = 0;
+    run(e, &r, a, 1);
+    CHECK(a->queue_s >= 0 && a->queue_s < 20, "queue_s %g", a->queue_s);
+    for (int rank = 0; rank < mw_engine_size(e); rank++) {
+        /* Told when the engine falls idle, which is just after the last event. */
+        for (int i = 0; i < 2000; i++) {
+            CHECK(mw_engine_rank_stats(e, rank, &s) == MW_OK, "%s", mw_error_text());
+            mw_engine_info info;
+            mw_engine_describe(e, &info);
+            steps = info.steps;
+            if (s.steps == steps) break;
+            nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+        }
+        CHECK(s.steps == steps && s.weight_bytes > 0 && s.kv_bytes > 0 && s.device[0], "rank %d: %llu of %llu steps",
+              rank, (unsigned long long)s.steps, (unsigned long long)steps);
+        CHECK(s.gemm_s >= 0 && s.collective_s >= 0 && s.gemm_s + s.collective_s <= s.step_s * 1.001,
+              "rank %d: %g s in linear layers, %g s in collectives, %g s in steps", rank, s.gemm_s, s.collective_s,
+              s.step_s);
+    }
+    CHECK(mw_engine_rank_stats(e, mw_engine_size(e), &s) == MW_ERR_USAGE, "a rank that is not there");
+    free(a);
 }
 
 /* ---- several threads ---- */
@@ -297,6 +377,7 @@ int main(int argc, char **argv) {
                            .max_seqs = 16,
                            .max_step_tokens = 32,
                            .kv_bytes = 17 * 16 * 2048,
+                           .max_queue = MAX_QUEUE,
                            .timeout_s = 30};
     mw_status st = mw_engine_open(&e, &o);
     if (st != MW_OK) {
@@ -314,7 +395,10 @@ int main(int argc, char **argv) {
     test_stop(e);
     test_bias_and_logprobs(e);
     test_refusals(e);
+    test_busy(e);
+    test_deadline(e);
     test_threads(e);
+    test_rank_stats(e);
     st = mw_engine_close(e);
     CHECK(st == MW_OK, "closing: %s", mw_error_text());
     printf("%d failures\n", g_failures);

@@ -1,4 +1,5 @@
 /* marlin-worker: the main program. Every rank runs this; rank 0 talks to the user. */
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +42,7 @@ int main(int argc, char **argv) {
     cli_opts o;
     mw_engine *e = NULL;
     cli_parse(argc, argv, &o);
+    if (o.engine.max_queue == 0) o.engine.max_queue = INT_MAX; /* the modes below bound what is under way themselves */
     mw_status st = mw_engine_open(&e, &o.engine);
     if (st == MW_OK) {
         cli_signals_install(mw_engine_rank(e) == 0);
