@@ -105,7 +105,8 @@ static const char k_doc[] =
     "\n"
     "Exit codes: 0 done; 64 usage; 65 wrong or damaged file; 66 cannot open; 67 not supported; 68 limit exceeded; 69 "
     "backend or device not available; 70 internal; 71 out of memory; 72 checksum mismatch; 74 read or write error; 75 "
-    "another rank failed; 76 another rank was silent too long; 78 NaN or infinity; 80 too much work at once; 130 interrupted.";
+    "another rank failed; 76 another rank was silent too long; 78 NaN or infinity; 80 too much work at once; 130 "
+    "interrupted.";
 
 /* ---- numbers ---- */
 
