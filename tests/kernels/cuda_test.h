@@ -89,8 +89,9 @@ static inline void dev_free(void *p) {
 static inline double half_step(mw_dtype t) {
     return t == MW_F16 ? 0x1p-11 : t == MW_BF16 ? 0x1p-8 : 0x1p-24;
 }
+/* Half of the smallest subnormal. */
 static inline double tiny_step(mw_dtype t) {
-    return t == MW_F16 ? 0x1p-25 : 0;
+    return t == MW_F16 ? 0x1p-25 : t == MW_BF16 ? 0x1p-134 : 0;
 }
 /* Whether `got`, stored as t, is within e of exact before its rounding. */
 static inline bool near_to(double got, double exact, double e, mw_dtype t) {
