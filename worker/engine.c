@@ -64,6 +64,7 @@ mw_status mw_engine_open(mw_engine **out, const mw_engine_options *opt) {
     pthread_condattr_destroy(&monotonic);
     e->submitted_tail = &e->submitted;
     e->events_tail = &e->events;
+    e->fresh_tail = &e->fresh;
     e->next_id = 1;
     *out = e; /* also on failure: whoever must end the job needs the group (mw_engine_exit) */
     MW_TRY(st, copy_options(e, opt));
@@ -104,6 +105,7 @@ static void free_queues(mw_engine *e) {
         mw_job_free(e->submitted);
         e->submitted = next;
     }
+    *e->events_tail = e->fresh;
     while (e->events) {
         mw_event_node *next = e->events->next;
         mw_event_node_free(e->events);

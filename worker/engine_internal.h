@@ -26,7 +26,7 @@ typedef struct mw_gen {
     uint64_t seed;
     mw_answer answer;
     double started_s; /* of its first step; 0: it waits */
-    bool scheduled, done;
+    bool done;
 } mw_gen;
 
 /* A request inside the engine. */
@@ -41,7 +41,7 @@ typedef struct mw_job {
     mw_position_logprobs *prompt_lp; /* [n_prompt - 1], filled as prompt rows come; NULL when not asked */
     mw_token_logprob *prompt_top;    /* [n_prompt - 1][k] behind prompt_lp */
     size_t prompt_lp_done;
-    struct mw_job *next; /* in the submit queue or the list of active jobs */
+    struct mw_job *next; /* in the submit queue, a bucket of jobs or the list of ended ones */
 } mw_job;
 
 /* An event with the memory its pointers point to. */
@@ -54,6 +54,8 @@ typedef struct mw_event_node {
 } mw_event_node;
 
 typedef enum { MW_ENGINE_OPENING, MW_ENGINE_READY, MW_ENGINE_ENDED } mw_engine_phase;
+
+#define MW_JOB_BUCKETS 1024
 
 struct mw_engine {
     mw_engine_options opt; /* strings belong to the engine */
@@ -100,9 +102,13 @@ struct mw_engine {
     mw_scheduler sched;
     mw_sampler sampler;
     mw_step step;
-    mw_job *active;
-    bool told_idle;    /* the other ranks know that there is nothing to do */
-    double gathered_s; /* when the ranks' figures were last gathered */
+    mw_job *jobs[MW_JOB_BUCKETS]; /* under way, by id */
+    int n_jobs;
+    mw_job *ended;                      /* to be freed */
+    int n_ended;                        /* answers that have ended since the callers were told */
+    mw_event_node *fresh, **fresh_tail; /* events since then */
+    bool told_idle;                     /* the other ranks know that there is nothing to do */
+    double gathered_s;                  /* when the ranks' figures were last gathered */
 };
 
 /* ---- setup.c ---- */
@@ -131,7 +137,10 @@ void mw_job_free(mw_job *j);
 /* The ids of r's messages, appended. */
 MW_MUST_CHECK mw_status mw_chat_ids(mw_engine *e, const mw_request *r, bool add_generation_prompt, mw_ids *ids);
 
-/* Queue an event for the callers. `text` is copied. */
+/* Where the list of jobs under way points to the one with this id, or to NULL at its end. */
+mw_job **mw_job_place(mw_engine *e, uint64_t id);
+
+/* An event for the callers, with the next publication. `text` is copied. */
 MW_MUST_CHECK mw_status mw_emit_token(mw_engine *e, mw_gen *g, int32_t token, const mw_str *text,
                                       const mw_position_logprobs *lp);
 MW_MUST_CHECK mw_status mw_emit_prompt(mw_engine *e, mw_gen *g);

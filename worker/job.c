@@ -126,6 +126,8 @@ mw_status mw_job_new(mw_job **out, mw_engine *e, const mw_request *r) {
     MW_TRY(st, mw_sampling_check(s, (int)e->cfg.vocab));
     MW_TRY(st, prompt_ids(e, r, &ids));
     MW_TRY(st, check_room(e, s, ids.n));
+    size_t ctx = (size_t)e->info.ctx, most = s->max_tokens < 0 ? ctx : ids.n + (size_t)s->max_tokens;
+    if (most > ctx) most = ctx;
     MW_TRY(st, MW_CALLOC(&j, 1, "request"));
     MW_TRY(st, copy_sampling(j, s));
     MW_TRY(st, prepare_scoring(j, ids.n));
@@ -139,6 +141,8 @@ mw_status mw_job_new(mw_job **out, mw_engine *e, const mw_request *r) {
         g->seed = j->sampling.seed + (uint64_t)i;
         g->seq.owner = g;
         g->seq.n_prompt = ids.n;
+        g->seq.max_tokens = most;
+        g->seq.client = r->client;
         g->seq.deadline_s = r->deadline_s > 0 ? j->submitted_s + r->deadline_s : 0;
         g->seq.score_prompt = i == 0 && j->prompt_lp;
         MW_TRY(st, mw_ids_append(&g->seq.tokens, ids.p, ids.n));
@@ -152,6 +156,12 @@ fail:
     mw_ids_free(&ids);
     mw_job_free(j);
     return st;
+}
+
+mw_job **mw_job_place(mw_engine *e, uint64_t id) {
+    mw_job **at = &e->jobs[id % MW_JOB_BUCKETS];
+    while (*at && (*at)->id != id) at = &(*at)->next;
+    return at;
 }
 
 void mw_job_free(mw_job *j) {
@@ -189,11 +199,8 @@ fail:
 }
 
 static void queue_event(mw_engine *e, mw_event_node *node) {
-    pthread_mutex_lock(&e->lock);
-    *e->events_tail = node;
-    e->events_tail = &node->next;
-    pthread_cond_broadcast(&e->to_caller);
-    pthread_mutex_unlock(&e->lock);
+    *e->fresh_tail = node;
+    e->fresh_tail = &node->next;
 }
 
 void mw_event_node_free(mw_event_node *node) {
@@ -246,6 +253,7 @@ mw_status mw_emit_done(mw_engine *e, mw_gen *g, const char *reason, const mw_str
     node->ev.prompt_tokens = g->seq.n_prompt;
     node->ev.output_tokens = g->seq.tokens.n - g->seq.n_prompt;
     node->ev.ttft_s = g->job->first_token_s > 0 ? g->job->first_token_s - g->job->submitted_s : 0;
+    node->ev.cached_tokens = g->seq.n_reused;
     node->ev.total_s = now - g->job->submitted_s;
     node->ev.queue_s = (g->started_s > 0 ? g->started_s : now) - g->job->submitted_s;
     queue_event(e, node);

@@ -9,29 +9,52 @@
 /* How old the ranks' figures may grow while steps run. */
 #define REPORT_EVERY_S 1.0
 
-/* What mw_engine_describe tells of the scheduler. Before the event that ends an answer, so that whoever has the event
- * sees the blocks back, and room in the queue for the n answers that have ended. */
-static void publish(mw_engine *e, int n_ended) {
+/* What mw_engine_describe tells of the scheduler, and the events that have come up, to the callers. Together, so that
+ * whoever has the event that ends an answer sees its blocks back, and room in the queue. */
+static void publish(mw_engine *e) {
+    const mw_scheduler *s = &e->sched;
     pthread_mutex_lock(&e->lock);
-    e->n_open -= n_ended;
-    e->info.preemptions = e->sched.preemptions;
-    e->info.running = e->sched.running.n;
-    e->info.waiting = e->sched.waiting.n;
-    e->info.kv_blocks_free = e->sched.kv.n_free;
+    mw_engine_info *i = &e->info;
+    e->n_open -= e->n_ended;
+    e->n_ended = 0;
+    i->preemptions = s->preemptions;
+    i->prefix_query_tokens = s->prefix_query_tokens;
+    i->prefix_hit_tokens = s->prefix_hit_tokens;
+    i->running = s->running.n;
+    i->waiting = mw_sched_n_waiting(s);
+    i->kv_blocks_free = s->kv.n_free;
+    i->kv_blocks_cached = s->kv.n_cached;
+    if (e->fresh) {
+        *e->events_tail = e->fresh;
+        e->events_tail = e->fresh_tail;
+        e->fresh = NULL;
+        e->fresh_tail = &e->fresh;
+        pthread_cond_broadcast(&e->to_caller);
+    }
     pthread_mutex_unlock(&e->lock);
 }
 
 /* ---- the end of an answer ---- */
 
+static mw_status leave(mw_engine *e, mw_gen *g) {
+    if (g->done) return MW_OK;
+    g->done = true;
+    e->n_ended++;
+    if (--g->job->n_open == 0) { /* freed when nobody is in the middle of it */
+        mw_job **at = mw_job_place(e, g->job->id);
+        *at = g->job->next;
+        g->job->next = e->ended;
+        e->ended = g->job;
+        e->n_jobs--;
+    }
+    return mw_sched_remove(&e->sched, &g->seq);
+}
+
 static mw_status finish(mw_engine *e, mw_gen *g, const char *reason) {
     mw_status st = MW_OK;
     mw_str rest = {0};
-    g->done = true;
-    g->job->n_open--;
-    if (g->scheduled) MW_TRY(st, mw_sched_remove(&e->sched, &g->seq));
-    g->scheduled = false;
+    MW_TRY(st, leave(e, g));
     if (strcmp(reason, "cancelled") != 0) MW_TRY(st, mw_answer_finish(&g->answer, &rest));
-    publish(e, 1);
     MW_TRY(st, mw_emit_done(e, g, reason, &rest));
 fail:
     mw_str_free(&rest);
@@ -42,48 +65,39 @@ fail:
 static mw_status fail_job(mw_engine *e, mw_job *j, mw_status why) {
     char text[MW_ERROR_TEXT_MAX];
     mw_status st = MW_OK;
-    int n_ended = j->n_open;
     memcpy(text, mw_error_text(), sizeof text);
-    for (int i = 0; i < j->sampling.n; i++) {
-        mw_gen *g = &j->gen[i];
-        if (g->scheduled && !g->done) MW_TRY(st, mw_sched_remove(&e->sched, &g->seq));
-        g->scheduled = false;
-        if (!g->done) g->done = true, j->n_open--;
-    }
-    publish(e, n_ended);
+    for (int i = 0; i < j->sampling.n; i++) MW_TRY(st, leave(e, &j->gen[i]));
     st = mw_emit_error(e, j, why, text);
 fail:
     return st;
 }
 
 static void drop_finished(mw_engine *e) {
-    for (mw_job **at = &e->active; *at;) {
-        mw_job *j = *at;
-        if (j->n_open > 0) {
-            at = &j->next;
-            continue;
-        }
-        *at = j->next;
+    while (e->ended) {
+        mw_job *j = e->ended;
+        e->ended = j->next;
         mw_job_free(j);
     }
 }
 
 /* ---- requests coming in ---- */
 
-static void admit(mw_engine *e, mw_job *j) {
-    j->next = e->active;
-    e->active = j;
-    for (int i = 0; i < j->sampling.n; i++) {
-        j->gen[i].scheduled = true;
-        mw_sched_add(&e->sched, &j->gen[i].seq);
-    }
+static mw_status admit(mw_engine *e, mw_job *j) {
+    mw_status st = MW_OK;
+    mw_job **at = mw_job_place(e, j->id);
+    j->next = *at;
+    *at = j;
+    e->n_jobs++;
+    for (int i = 0; i < j->sampling.n; i++) MW_TRY(st, mw_sched_add(&e->sched, &j->gen[i].seq));
+fail:
+    return st;
 }
 
 static mw_status cancel(mw_engine *e, uint64_t id) {
     mw_status st = MW_OK;
-    for (mw_job *j = e->active; j; j = j->next)
-        for (int i = 0; j->id == id && i < j->sampling.n; i++)
-            if (!j->gen[i].done) MW_TRY(st, finish(e, &j->gen[i], "cancelled"));
+    mw_job *j = *mw_job_place(e, id);
+    for (int i = 0; j && i < j->sampling.n; i++)
+        if (!j->gen[i].done) MW_TRY(st, finish(e, &j->gen[i], "cancelled"));
 fail:
     return st;
 }
@@ -118,11 +132,12 @@ fail:
 static mw_status take_orders(mw_engine *e, bool *closing) {
     mw_status st = MW_OK;
     pthread_mutex_lock(&e->lock);
-    bool idle = !e->closing && !e->submitted && e->n_cancel == 0 && !e->active;
+    bool idle = !e->closing && !e->submitted && e->n_cancel == 0 && e->n_jobs == 0;
     pthread_mutex_unlock(&e->lock);
     if (idle && !e->told_idle && (st = tell_idle(e)) != MW_OK) return st;
     pthread_mutex_lock(&e->lock);
-    while (!e->closing && !e->submitted && e->n_cancel == 0 && !e->active) pthread_cond_wait(&e->to_engine, &e->lock);
+    while (!e->closing && !e->submitted && e->n_cancel == 0 && e->n_jobs == 0)
+        pthread_cond_wait(&e->to_engine, &e->lock);
     mw_job *jobs = e->submitted;
     uint64_t *ids = e->cancel;
     size_t n_ids = e->n_cancel;
@@ -134,12 +149,17 @@ static mw_status take_orders(mw_engine *e, bool *closing) {
     pthread_mutex_unlock(&e->lock);
     while (jobs) {
         mw_job *next = jobs->next;
-        admit(e, jobs);
+        if (st == MW_OK)
+            st = admit(e, jobs);
+        else
+            mw_job_free(jobs);
         jobs = next;
     }
     for (size_t i = 0; i < n_ids && st == MW_OK; i++) st = cancel(e, ids[i]);
     free(ids);
-    return st == MW_OK ? expire(e) : st;
+    if (st == MW_OK) st = expire(e);
+    publish(e);
+    return st;
 }
 
 /* ---- logits coming out ---- */
@@ -163,31 +183,28 @@ static bool is_stop_id(const mw_engine *e, const mw_sampling *s, int32_t token) 
     return false;
 }
 
-/* One new token: into the sequence, its text to the user. *reason: why the answer ends here, or NULL. */
-static mw_status take_token(mw_engine *e, mw_gen *g, int32_t token, const mw_position_logprobs *lp,
-                            const char **reason) {
+/* One new token: into the sequence, its text to the user; perhaps the last one. */
+static mw_status take_token(mw_engine *e, mw_gen *g, int32_t token, const mw_position_logprobs *lp) {
     mw_status st = MW_OK;
     mw_job *j = g->job;
     mw_str text = {0};
-    *reason = NULL;
+    const char *reason = NULL; /* the answer ends here */
     if (j->first_token_s == 0) j->first_token_s = mw_now_s();
-    MW_TRY(st, mw_ids_add(&g->seq.tokens, token));
-    size_t made = g->seq.tokens.n - g->seq.n_prompt;
+    MW_TRY(st, mw_sched_token(&g->seq, token));
     if (is_stop_id(e, &j->sampling, token))
-        *reason = "stop"; /* the id is reported, its text is not */
+        reason = "stop"; /* the id is reported, its text is not */
     else
         MW_TRY(st, mw_answer_push(&g->answer, token, &text));
-    if (g->answer.stopped) *reason = "stop";
-    if (!*reason && ((j->sampling.max_tokens >= 0 && made >= (size_t)j->sampling.max_tokens) ||
-                     g->seq.tokens.n >= (size_t)e->info.ctx))
-        *reason = "length";
+    if (g->answer.stopped) reason = "stop";
+    if (!reason && g->seq.tokens.n >= g->seq.max_tokens) reason = "length";
     MW_TRY(st, mw_emit_token(e, g, token, &text, lp));
+    if (reason) MW_TRY(st, finish(e, g, reason));
 fail:
     mw_str_free(&text);
     return st;
 }
 
-static mw_status sample_row(mw_engine *e, mw_gen *g, const float *row, const char **reason) {
+static mw_status sample_row(mw_engine *e, mw_gen *g, const float *row) {
     mw_status st = MW_OK;
     const mw_sampling *s = &g->job->sampling;
     mw_token_logprob *top = NULL;
@@ -199,96 +216,82 @@ static mw_status sample_row(mw_engine *e, mw_gen *g, const float *row, const cha
         lp.top = top;
         MW_TRY(st, mw_logprobs(row, (int)e->cfg.vocab, token, &lp.chosen, top, lp.n_top));
     }
-    MW_TRY(st, take_token(e, g, token, s->logprobs >= 0 ? &lp : NULL, reason));
+    MW_TRY(st, take_token(e, g, token, s->logprobs >= 0 ? &lp : NULL));
 fail:
     free(top);
     return st;
 }
 
-/* What one logit row means for its sequence. Scheduling changes wait until the step is over: only marks are made. */
-typedef struct {
-    const char *reason; /* the answer ended */
-    mw_status failed;   /* this request failed; `text` says why */
-    char text[MW_ERROR_TEXT_MAX];
-} outcome;
+/* One row of logits of a part: position `pos` of its sequence. */
+static mw_status take_row(mw_engine *e, const mw_planned *p, size_t pos, const float *row) {
+    mw_status st = MW_OK;
+    mw_gen *g = p->seq->owner;
+    bool scored = p->seq->score_prompt && g->job->prompt_lp;
+    if (scored) MW_TRY(st, score_row(e, g, pos, row));
+    if (scored && pos + 1 == g->seq.n_prompt) MW_TRY(st, mw_emit_prompt(e, g));
+    if (p->samples && pos + 1 == p->first_pos + (size_t)p->n_rows) st = sample_row(e, g, row);
+fail:
+    return st;
+}
 
-typedef struct {
-    mw_engine *e;
-    outcome *out; /* [n_plan] */
-} rows_ctx;
-
-static void note_failure(outcome *o, mw_status st) {
-    if (st == MW_OK) return;
-    o->failed = st;
-    memcpy(o->text, mw_error_text(), sizeof o->text);
+/* A failure that concerns one request alone: the others go on. */
+static mw_status contain(mw_engine *e, const mw_planned *p, mw_status st) {
+    return st == MW_OK || !p->seq ? st : fail_job(e, ((mw_gen *)p->seq->owner)->job, st);
 }
 
 static mw_status on_logits(void *arg, const float *rows, size_t ld, int first, int n) {
-    rows_ctx *c = arg;
-    mw_engine *e = c->e;
-    for (int i = 0; i < e->sched.n_plan; i++) {
-        mw_planned *p = &e->sched.plan[i];
-        mw_gen *g = p->seq->owner;
-        outcome *o = &c->out[i];
-        for (int l = 0; l < p->n_logits && o->failed == MW_OK; l++) {
+    mw_engine *e = arg;
+    mw_status st = MW_OK;
+    const mw_open_step *o = mw_sched_oldest(&e->sched);
+    for (int i = 0; i < o->n; i++) {
+        const mw_planned *p = &o->part[i];
+        for (int l = 0; l < p->n_logits && p->seq; l++) { /* an answer that ends takes itself out of the part */
             int at = p->first_logit + l;
             if (at < first || at >= first + n) continue;
-            const float *row = rows + (size_t)(at - first) * ld;
-            size_t pos = p->seq->n_cached + (size_t)(p->n_rows - p->n_logits + l);
-            mw_status st = p->seq->score_prompt ? score_row(e, g, pos, row) : MW_OK;
-            bool samples = p->samples && l == p->n_logits - 1 && g->job->sampling.max_tokens != 0;
-            if (st == MW_OK && samples) st = sample_row(e, g, row, &o->reason);
-            note_failure(o, st);
+            size_t pos = p->first_pos + (size_t)(p->n_rows - p->n_logits + l);
+            MW_TRY(st, contain(e, p, take_row(e, p, pos, rows + (size_t)(at - first) * ld)));
         }
     }
-    return MW_OK;
+fail:
+    return st;
 }
 
 /* The same for a greedy step: one row a sequence, and its best token is all there is to know. */
 static mw_status on_tokens(void *arg, const int32_t *token, int first, int n) {
-    rows_ctx *c = arg;
-    mw_engine *e = c->e;
-    for (int i = 0; i < e->sched.n_plan; i++) {
-        mw_planned *p = &e->sched.plan[i];
-        mw_gen *g = p->seq->owner;
-        int at = p->first_logit;
-        if (p->n_logits == 0 || at < first || at >= first + n || g->job->sampling.max_tokens == 0) continue;
-        mw_status st = MW_OK;
-        if (token[at - first] < 0)
+    mw_engine *e = arg;
+    mw_status st = MW_OK;
+    const mw_open_step *o = mw_sched_oldest(&e->sched);
+    for (int i = 0; i < o->n; i++) {
+        const mw_planned *p = &o->part[i];
+        int at = p->first_logit - first;
+        if (!p->seq || !p->samples || at < 0 || at >= n) continue;
+        if (token[at] < 0)
             st = MW_FAIL(MW_ERR_NUMERIC, "a logit is NaN or infinite");
         else
-            st = take_token(e, g, token[at - first], NULL, &c->out[i].reason);
-        note_failure(&c->out[i], st);
+            st = take_token(e, p->seq->owner, token[at], NULL);
+        MW_TRY(st, contain(e, p, st));
     }
-    return MW_OK;
+fail:
+    return st;
 }
 
 /* Does every row that the step's logits are wanted for go to its best token, with nothing else asked of it? */
-static bool is_greedy(const mw_scheduler *s) {
-    for (int i = 0; i < s->n_plan; i++) {
-        const mw_planned *p = &s->plan[i];
+static bool is_greedy(const mw_open_step *o) {
+    for (int i = 0; i < o->n; i++) {
+        const mw_planned *p = &o->part[i];
         const mw_gen *g = p->seq->owner;
         if (p->n_logits > 0 && (p->seq->score_prompt || !mw_sampling_is_argmax(&g->job->sampling))) return false;
     }
     return true;
 }
 
-/* After the step: prompt scores go out, ended answers leave. */
-static mw_status settle(mw_engine *e, outcome *out, const mw_planned *plan, int n_plan) {
+/* Requests for nothing but the prompt end with its last row. */
+static mw_status end_prompts(mw_engine *e, const mw_open_step *o) {
     mw_status st = MW_OK;
-    for (int i = 0; i < n_plan; i++) {
-        mw_gen *g = plan[i].seq->owner;
-        mw_job *j = g->job;
-        if (g->done) continue; /* its request failed through another answer */
-        if (out[i].failed != MW_OK) {
-            mw_error_set_text(out[i].text);
-            MW_TRY(st, fail_job(e, j, out[i].failed));
-            continue;
-        }
-        bool prompt_done = g->seq.n_cached >= g->seq.n_prompt;
-        if (j->prompt_lp && g->seq.score_prompt && prompt_done) MW_TRY(st, mw_emit_prompt(e, g));
-        if (prompt_done && j->sampling.max_tokens == 0) out[i].reason = "length";
-        if (out[i].reason) MW_TRY(st, finish(e, g, out[i].reason));
+    for (int i = 0; i < o->n; i++) {
+        const mw_planned *p = &o->part[i];
+        if (p->seq && p->seq->max_tokens == p->seq->n_prompt && p->first_pos + (size_t)p->n_rows >= p->seq->n_prompt)
+            MW_TRY(st, finish(e, p->seq->owner, "length"));
     }
 fail:
     return st;
@@ -308,40 +311,30 @@ static void count_step(mw_engine *e, double seconds, int prompt_rows, int new_to
 /* Plan, tell, compute, answer. */
 static mw_status one_step(mw_engine *e) {
     mw_status st = MW_OK;
-    outcome *out = NULL;
-    mw_planned *plan = NULL;
+    const mw_open_step *plan = NULL;
     double start = mw_now_s();
-    MW_TRY(st, mw_sched_plan(&e->sched, &e->step));
+    MW_TRY(st, mw_sched_plan(&e->sched, &e->step, &plan));
     if (e->step.h.n_tokens == 0) return MW_OK;
-    int n_plan = e->sched.n_plan, prompt_rows = 0, sampled = 0;
-    MW_TRY(st, MW_CALLOC(&out, (size_t)n_plan, "step outcome"));
-    MW_TRY(st, MW_CALLOC(&plan, (size_t)n_plan, "step outcome"));
-    memcpy(plan, e->sched.plan, (size_t)n_plan * sizeof *plan);
-    for (int i = 0; i < n_plan; i++) {
-        prompt_rows += plan[i].n_rows > 1 || plan[i].seq->n_cached < plan[i].seq->n_prompt ? plan[i].n_rows : 0;
-        sampled += plan[i].samples;
-        mw_gen *g = plan[i].seq->owner;
+    for (int i = 0; i < plan->n; i++) {
+        mw_gen *g = plan->part[i].seq->owner;
         if (g->started_s == 0) g->started_s = start;
     }
     e->told_idle = false;
-    e->step.h.greedy = is_greedy(&e->sched);
+    e->step.h.greedy = is_greedy(plan);
     e->step.h.report = start - e->gathered_s >= REPORT_EVERY_S;
     MW_TRY(st, mw_comm_bcast(e->comm, &e->step.h, sizeof e->step.h, 0, false));
     MW_TRY(st, mw_comm_bcast(e->comm, e->step.data, e->step.words * sizeof *e->step.data, 0, false));
-    rows_ctx ctx = {e, out};
-    const mw_step_sink sink = {&ctx, on_logits, on_tokens};
+    const mw_step_sink sink = {e, on_logits, on_tokens};
     MW_TRY(st, mw_model_step(e->model, &e->step, &sink));
-    mw_sched_done(&e->sched);
-    count_step(e, mw_now_s() - start, prompt_rows, sampled);
+    count_step(e, mw_now_s() - start, plan->prompt_rows, plan->sampled);
     if (e->step.h.report) {
         MW_TRY(st, mw_engine_share_stats(e));
         e->gathered_s = start;
     }
-    publish(e, 0);
-    MW_TRY(st, settle(e, out, plan, n_plan));
+    MW_TRY(st, end_prompts(e, plan));
+    mw_sched_done(&e->sched);
+    publish(e);
 fail:
-    free(out);
-    free(plan);
     return st;
 }
 

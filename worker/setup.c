@@ -308,7 +308,8 @@ static mw_status load(mw_engine *e) {
     e->info.workspace_bytes = e->model->workspace_bytes;
     if (e->model->read_s > 0) e->info.load_gbps = (double)e->model->file_bytes / e->model->read_s * 1e-9;
     if (e->rank == 0)
-        st = mw_sched_init(&e->sched, e->info.kv_blocks, KV_BLOCK_TOKENS, e->info.max_seqs, e->info.max_step_tokens);
+        st = mw_sched_init(&e->sched, e->info.kv_blocks, KV_BLOCK_TOKENS, e->info.max_seqs, e->info.max_step_tokens,
+                           !e->opt.no_prefix_cache);
 fail:
     return st;
 }
@@ -356,9 +357,15 @@ fail:
 }
 
 void mw_engine_teardown(mw_engine *e) {
-    while (e->active) {
-        mw_job *j = e->active;
-        e->active = j->next;
+    for (int i = 0; i < MW_JOB_BUCKETS; i++)
+        while (e->jobs[i]) {
+            mw_job *j = e->jobs[i];
+            e->jobs[i] = j->next;
+            mw_job_free(j);
+        }
+    while (e->ended) {
+        mw_job *j = e->ended;
+        e->ended = j->next;
         mw_job_free(j);
     }
     mw_sched_free(&e->sched);

@@ -24,6 +24,9 @@ typedef struct mw_step_head {
     int32_t report; /* afterwards all ranks tell rank 0 their memory and time (mw_engine_share_stats) */
 } mw_step_head;
 
+/* In mw_step.token: the token that logit row i of the step before this one chose (a greedy step). */
+#define MW_TOKEN_FROM_ROW(i) (-1 - (i))
+
 typedef struct mw_step {
     mw_step_head h;
     int32_t *data; /* one allocation behind all arrays below, `cap` words */
