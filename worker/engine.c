@@ -125,6 +125,7 @@ mw_status mw_engine_close(mw_engine *e) {
     mw_status st = e->st;
     if (st != MW_OK) mw_error_set_text(e->text);
     free_queues(e);
+    mw_grammar_close(e->grammar);
     mw_tokenizer_close(e->tokenizer);
     mw_chat_close(e->chat);
     mw_str_free(&e->chat_template);

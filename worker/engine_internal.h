@@ -16,6 +16,7 @@
 #include "worker/sampler.h"
 #include "worker/scheduler.h"
 #include "worker/text/chat.h"
+#include "worker/text/constraint.h"
 #include "worker/text/tokenizer.h"
 
 /* One of the n answers of a job. */
@@ -25,7 +26,8 @@ typedef struct mw_gen {
     int index;
     uint64_t seed;
     mw_answer answer;
-    double started_s; /* of its first step; 0: it waits */
+    mw_constraint_state json; /* of a constrained answer; json.c NULL: any text */
+    double started_s;         /* of its first step; 0: it waits */
     bool done;
 } mw_gen;
 
@@ -84,6 +86,7 @@ struct mw_engine {
     bool thread_started;
     mw_model_config cfg;
     mw_tokenizer *tokenizer; /* rank 0; NULL when the file has none */
+    mw_grammar *grammar;     /* likewise */
     mw_chat *chat;           /* rank 0; NULL when chat is off */
     mw_str chat_template;    /* its text */
     char why_no_chat[MW_ERROR_TEXT_MAX];
@@ -101,6 +104,7 @@ struct mw_engine {
     mw_model *model;
     mw_scheduler sched;
     mw_sampler sampler;
+    uint32_t *mask; /* rank 0: tokens a constrained row may take */
     mw_step step;
     mw_job *jobs[MW_JOB_BUCKETS]; /* under way, by id */
     int n_jobs;

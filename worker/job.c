@@ -27,6 +27,7 @@ static mw_status copy_sampling(mw_job *j, const mw_sampling *s) {
     j->sampling.stop = NULL;
     j->sampling.stop_ids = NULL;
     j->sampling.bias = NULL;
+    j->sampling.schema = NULL; /* compiled before submit returns */
     MW_TRY(st, copy_array(&ids, s->stop_ids, (size_t)s->n_stop_ids, sizeof *s->stop_ids));
     j->sampling.stop_ids = ids;
     MW_TRY(st, copy_array(&bias, s->bias, (size_t)s->n_bias, sizeof *s->bias));
@@ -103,6 +104,17 @@ static mw_status check_room(const mw_engine *e, const mw_sampling *s, size_t n_p
                    n_prompt == ctx ? " and leaves no room for an answer" : "");
 }
 
+/* Every answer of a constrained request begins at the schema's beginning. */
+static mw_status constrain(mw_engine *e, const mw_sampling *s, mw_job *j) {
+    mw_constraint *c = NULL;
+    if (s->format == MW_FORMAT_TEXT || s->max_tokens == 0) return MW_OK;
+    if (!e->grammar) return MW_FAIL(MW_ERR_UNSUPPORTED, "%s has no tokenizer: no JSON answers", e->opt.model);
+    mw_status st = mw_grammar_compile(e->grammar, s->format == MW_FORMAT_JSON_SCHEMA ? s->schema : NULL, &c);
+    for (int i = 0; i < s->n && st == MW_OK; i++) st = mw_constraint_begin(c, &j->gen[i].json);
+    mw_constraint_release(c);
+    return st;
+}
+
 static mw_status prepare_scoring(mw_job *j, size_t n_prompt) {
     mw_status st = MW_OK;
     int k = j->sampling.prompt_logprobs;
@@ -149,6 +161,7 @@ mw_status mw_job_new(mw_job **out, mw_engine *e, const mw_request *r) {
         MW_TRY(st, mw_answer_init(&g->answer, e->tokenizer, s->stop, s->n_stop));
         j->n_open++;
     }
+    MW_TRY(st, constrain(e, s, j));
     j->user = r->user;
     *out = j;
     j = NULL;
@@ -170,6 +183,7 @@ void mw_job_free(mw_job *j) {
         mw_ids_free(&j->gen[i].seq.tokens);
         free(j->gen[i].seq.block);
         mw_answer_free(&j->gen[i].answer);
+        mw_constraint_free(&j->gen[i].json);
     }
     free(j->gen);
     free((void *)j->sampling.stop_ids);

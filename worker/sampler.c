@@ -29,6 +29,8 @@ mw_status mw_sampling_check(const mw_sampling *p, int vocab) {
     MW_TRY(st, between("n", p->n, 1, 128));
     MW_TRY(st, between("logprobs", p->logprobs, -1, vocab));
     MW_TRY(st, between("prompt_logprobs", p->prompt_logprobs, -1, vocab < 1000 ? vocab : 1000));
+    MW_TRY(st, between("format", p->format, MW_FORMAT_TEXT, MW_FORMAT_JSON_SCHEMA));
+    if (p->format == MW_FORMAT_JSON_SCHEMA && !p->schema) return MW_FAIL(MW_ERR_USAGE, "a schema is missing");
     MW_TRY(st, between("number of stop strings", p->n_stop, 0, 64));
     MW_TRY(st, between("number of stop ids", p->n_stop_ids, 0, 1024));
     MW_TRY(st, between("number of logit_bias entries", p->n_bias, 0, 4096));
@@ -197,21 +199,23 @@ static bool is_plain(const mw_sampling *p) {
 }
 
 bool mw_sampling_is_argmax(const mw_sampling *p) {
-    return is_plain(p) && p->temperature == 0 && p->logprobs < 0;
+    return is_plain(p) && p->temperature == 0 && p->logprobs < 0 && p->format == MW_FORMAT_TEXT;
 }
 
 mw_status mw_sample(mw_sampler *s, const mw_sampling *p, uint64_t seed, const float *logits, const int32_t *history,
-                    size_t n_history, size_t n_prompt, int32_t *token) {
+                    size_t n_history, size_t n_prompt, const uint32_t *mask, int32_t *token) {
     mw_status st = MW_OK;
     int32_t best = -1;
     bool plain = is_plain(p);
     MW_TRY(st, find_best(logits, s->vocab, &best));
-    if (plain && p->temperature == 0) {
+    if (plain && !mask && p->temperature == 0) {
         *token = best;
         return MW_OK;
     }
     memcpy(s->work, logits, (size_t)s->vocab * sizeof *logits);
-    if (!plain) {
+    for (int i = 0; i < s->vocab && mask; i++)
+        if (!(mask[i / 32] >> (i % 32) & 1)) s->work[i] = -INFINITY;
+    if (!plain || mask) {
         apply_penalties(s, p, history, n_history, n_prompt);
         MW_TRY(st, find_best(s->work, s->vocab, &best));
     }

@@ -1,10 +1,11 @@
 /* worker/sampler.h - from a row of logits to a token. Pure functions of (logits, history, parameters, seed, position):
  * the same on any number of ranks, in any batch, on any backend, up to the rounding of the logits themselves.
  *
- * Order: log-probabilities are taken from the raw logits; then repetition, presence and frequency penalties; then
- * logit_bias; then temperature; then top_k, top_p, min_p on what is left; then the draw. The draw is Gumbel-max:
- * argmax over tokens t of logit[t]/temperature + G(seed, position, t), which depends on no order of summation and can
- * be taken over any split of the vocabulary. Ties go to the smaller token id.
+ * Order: log-probabilities are taken from the raw logits; then the mask (a token that it does not allow has no
+ * probability); then repetition, presence and frequency penalties; then logit_bias; then temperature; then top_k,
+ * top_p, min_p on what is left; then the draw. The draw is Gumbel-max: argmax over tokens t of logit[t]/temperature +
+ * G(seed, position, t), which depends on no order of summation and can be taken over any split of the vocabulary. Ties
+ * go to the smaller token id.
  */
 #ifndef MW_WORKER_SAMPLER_H
 #define MW_WORKER_SAMPLER_H
@@ -24,14 +25,17 @@ void mw_sampler_free(mw_sampler *s);
 /* Is every parameter in its range? MW_ERR_USAGE names field, value and range. */
 MW_MUST_CHECK mw_status mw_sampling_check(const mw_sampling *p, int vocab);
 
-/* Is mw_sample's token simply the one with the largest logit, and are no log-probabilities wanted with it? */
+/* Is mw_sample's token simply the one with the largest logit, and are no log-probabilities wanted with it? Never for a
+ * constrained answer: it needs a mask. */
 bool mw_sampling_is_argmax(const mw_sampling *p);
 
 /* history: prompt then output tokens; the first n_prompt are the prompt. The draw depends on (seed, n_history, token)
- * alone, so a sequence that is computed again after preemption draws the same numbers. *token is set on MW_OK.
- * MW_ERR_NUMERIC when a logit is NaN or infinite, or all are -infinity. */
+ * alone, so a sequence that is computed again after preemption draws the same numbers. mask: bit t % 32 of word t / 32
+ * is set for the tokens that may be drawn; NULL: all. *token is set on MW_OK. MW_ERR_NUMERIC when a logit is NaN or
+ * infinite, or all (that the mask allows) are -infinity. */
 MW_MUST_CHECK mw_status mw_sample(mw_sampler *s, const mw_sampling *p, uint64_t seed, const float *logits,
-                                  const int32_t *history, size_t n_history, size_t n_prompt, int32_t *token);
+                                  const int32_t *history, size_t n_history, size_t n_prompt, const uint32_t *mask,
+                                  int32_t *token);
 
 /* Natural log-probabilities of the raw logits: of `token`, and of the n_top best (descending, ties by id). top: room
  * for n_top entries, or NULL with n_top 0. MW_ERR_NUMERIC as above. */

@@ -195,7 +195,8 @@ static mw_status take_token(mw_engine *e, mw_gen *g, int32_t token, const mw_pos
         reason = "stop"; /* the id is reported, its text is not */
     else
         MW_TRY(st, mw_answer_push(&g->answer, token, &text));
-    if (g->answer.stopped) reason = "stop";
+    if (g->json.c) MW_TRY(st, mw_constraint_accept(&g->json, token));
+    if (g->answer.stopped || g->json.exhausted) reason = "stop";
     if (!reason && g->seq.tokens.n >= g->seq.max_tokens) reason = "length";
     MW_TRY(st, mw_emit_token(e, g, token, &text, lp));
     if (reason) MW_TRY(st, finish(e, g, reason));
@@ -209,8 +210,11 @@ static mw_status sample_row(mw_engine *e, mw_gen *g, const float *row) {
     const mw_sampling *s = &g->job->sampling;
     mw_token_logprob *top = NULL;
     mw_position_logprobs lp = {.n_top = s->logprobs > 0 ? s->logprobs : 0};
+    const uint32_t *mask = g->json.c ? e->mask : NULL;
     int32_t token;
-    MW_TRY(st, mw_sample(&e->sampler, s, g->seed, row, g->seq.tokens.p, g->seq.tokens.n, g->seq.n_prompt, &token));
+    if (mask) MW_TRY(st, mw_constraint_mask(&g->json, !s->ignore_eos, e->mask));
+    MW_TRY(st,
+           mw_sample(&e->sampler, s, g->seed, row, g->seq.tokens.p, g->seq.tokens.n, g->seq.n_prompt, mask, &token));
     if (s->logprobs >= 0) {
         MW_TRY(st, MW_CALLOC(&top, (size_t)lp.n_top, "log-probabilities"));
         lp.top = top;

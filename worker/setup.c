@@ -286,9 +286,12 @@ static mw_status open_texts(mw_engine *e) {
     if (mw_ckpt_has_text(e->ckpt, MW_TEXT_TOKENIZER)) {
         MW_TRY(st, mw_ckpt_text(e->ckpt, MW_TEXT_TOKENIZER, &text));
         MW_TRY(st, mw_tokenizer_open(&e->tokenizer, text.p, text.n));
+        MW_TRY(st,
+               mw_grammar_open(&e->grammar, e->tokenizer, (int32_t)e->cfg.vocab, e->cfg.eos_id, (size_t)e->cfg.n_eos));
     }
     MW_TRY(st, open_chat(e));
     MW_TRY(st, mw_sampler_init(&e->sampler, (int)e->cfg.vocab));
+    MW_TRY(st, MW_CALLOC(&e->mask, mw_mask_words((int32_t)e->cfg.vocab), "token mask"));
 fail:
     mw_str_free(&text);
     return st;
@@ -370,6 +373,8 @@ void mw_engine_teardown(mw_engine *e) {
     }
     mw_sched_free(&e->sched);
     mw_sampler_free(&e->sampler);
+    free(e->mask);
+    e->mask = NULL;
     mw_step_free(&e->step);
     /* After a failure first: what the model frees waits for the device, and the device may wait for a peer. In good
      * order last: graphs hold on to the communicator. */

@@ -59,7 +59,7 @@ static void test_truncation(void **state) {
         allowed(logits, N, &p, ok);
         for (uint64_t seed = 0; seed < 50; seed++) {
             int32_t t, history = 0;
-            assert_ok(mw_sample(&s, &p, seed, logits, &history, 1, 1, &t));
+            assert_ok(mw_sample(&s, &p, seed, logits, &history, 1, 1, NULL, &t));
             if (!ok[t])
                 fail_msg("round %d: token %d is outside top_k %d, top_p %g, min_p %g", round, t, p.top_k, p.top_p,
                          p.min_p);
@@ -82,7 +82,7 @@ static void test_frequencies(void **state) {
     assert_ok(mw_sampler_init(&s, N));
     for (int i = 0; i < DRAWS; i++) {
         int32_t t, history = 0;
-        assert_ok(mw_sample(&s, &p, (uint64_t)i, logits, &history, 1, 1, &t));
+        assert_ok(mw_sample(&s, &p, (uint64_t)i, logits, &history, 1, 1, NULL, &t));
         count[t]++;
     }
     for (int i = 0; i < N; i++) total += exp((double)logits[i] / 0.7);
@@ -110,9 +110,9 @@ static void test_same_seed(void **state) {
         random_logits(a, N, 6);
         for (int j = 0; j < N; j++) b[j] = a[j] * (1 + 1e-6f * (float)(random_unit(&g_rng) - 0.5));
         size_t at = (size_t)random_int(&g_rng, 1, 60);
-        assert_ok(mw_sample(&s, &p, 42, a, history, at, 1, &t1));
-        assert_ok(mw_sample(&s, &p, 42, a, history, at, 1, &t2));
-        assert_ok(mw_sample(&s, &p, 42, b, history, at, 1, &t3));
+        assert_ok(mw_sample(&s, &p, 42, a, history, at, 1, NULL, &t1));
+        assert_ok(mw_sample(&s, &p, 42, a, history, at, 1, NULL, &t2));
+        assert_ok(mw_sample(&s, &p, 42, b, history, at, 1, NULL, &t3));
         assert_int_equal(t1, t2);
         changed += t1 != t3;
     }
@@ -128,35 +128,35 @@ static void test_penalties(void **state) {
     int32_t t;
     assert_ok(mw_sampler_init(&s, 6));
     mw_sampling p = mw_sampling_default();
-    assert_ok(mw_sample(&s, &p, 0, logits, history, 5, 2, &t));
+    assert_ok(mw_sample(&s, &p, 0, logits, history, 5, 2, NULL, &t));
     assert_int_equal(t, 0);
     p.repetition_penalty = 1.5; /* 2.0 -> 1.33, 1.9 -> 1.27; 1.0 stays */
-    assert_ok(mw_sample(&s, &p, 0, logits, history, 5, 2, &t));
+    assert_ok(mw_sample(&s, &p, 0, logits, history, 5, 2, NULL, &t));
     assert_int_equal(t, 0);
     p.repetition_penalty = 2.5; /* 0.8, 0.76 */
-    assert_ok(mw_sample(&s, &p, 0, logits, history, 5, 2, &t));
+    assert_ok(mw_sample(&s, &p, 0, logits, history, 5, 2, NULL, &t));
     assert_int_equal(t, 3);
     p = mw_sampling_default();
     p.presence_penalty = 1; /* the output is 1 1 1: only token 1 loses */
-    assert_ok(mw_sample(&s, &p, 0, logits, history, 5, 2, &t));
+    assert_ok(mw_sample(&s, &p, 0, logits, history, 5, 2, NULL, &t));
     assert_int_equal(t, 0);
-    assert_ok(mw_sample(&s, &p, 0, logits, history, 5, 0, &t)); /* all of it output: 1.0, 0.9 */
+    assert_ok(mw_sample(&s, &p, 0, logits, history, 5, 0, NULL, &t)); /* all of it output: 1.0, 0.9 */
     assert_int_equal(t, 0);
     p.presence_penalty = 0;
     p.frequency_penalty = 0.4; /* 0 twice, 1 three times: 1.2, 0.7 */
-    assert_ok(mw_sample(&s, &p, 0, logits, history, 5, 0, &t));
+    assert_ok(mw_sample(&s, &p, 0, logits, history, 5, 0, NULL, &t));
     assert_int_equal(t, 0);
     p.frequency_penalty = 0.6; /* 0.8, 0.1 */
-    assert_ok(mw_sample(&s, &p, 0, logits, history, 5, 0, &t));
+    assert_ok(mw_sample(&s, &p, 0, logits, history, 5, 0, NULL, &t));
     assert_int_equal(t, 3);
     const mw_token_bias bias[] = {{0, -100}, {4, 1}};
     p = mw_sampling_default();
     p.bias = bias;
     p.n_bias = 2;
-    assert_ok(mw_sample(&s, &p, 0, logits, history, 5, 0, &t));
+    assert_ok(mw_sample(&s, &p, 0, logits, history, 5, 0, NULL, &t));
     assert_int_equal(t, 1);
     logits[2] = NAN;
-    assert_fails(mw_sample(&s, &p, 0, logits, history, 5, 0, &t), MW_ERR_NUMERIC, "not finite");
+    assert_fails(mw_sample(&s, &p, 0, logits, history, 5, 0, NULL, &t), MW_ERR_NUMERIC, "not finite");
     mw_sampler_free(&s);
 }
 
@@ -200,11 +200,55 @@ static void test_ranges(void **state) {
     assert_fails(mw_sampling_check(&p, 100), MW_ERR_USAGE, "stop string");
 }
 
+/* Only what the mask allows is drawn, whatever the logits and the other parameters say. */
+static void masked(void **state) {
+    (void)state;
+    enum { N = 100 };
+    mw_sampler s;
+    float logits[N];
+    uint32_t mask[4] = {0};
+    int32_t history[] = {3, 4, 5}, t;
+    mw_token_bias bias[] = {{7, 50}, {64, 1}};
+    assert_ok(mw_sampler_init(&s, N));
+    for (int i = 0; i < N; i++) logits[i] = (float)(N - i) / 10;
+    mask[1] = 1u << 5; /* 37 */
+    mask[2] = 1u;      /* 64 */
+    mw_sampling p = mw_sampling_default();
+    assert_ok(mw_sample(&s, &p, 1, logits, history, 3, 1, mask, &t));
+    assert_int_equal(t, 37);
+    p.bias = bias;
+    p.n_bias = 2;
+    p.repetition_penalty = 1.3;
+    p.presence_penalty = 1;
+    p.temperature = 5;
+    int seen[N] = {0};
+    for (uint64_t seed = 0; seed < 300; seed++) {
+        assert_ok(mw_sample(&s, &p, seed, logits, history, 3, 1, mask, &t));
+        seen[t]++;
+    }
+    assert_true(seen[37] > 30 && seen[64] > 30 && seen[37] + seen[64] == 300);
+    p.top_k = 1;
+    for (uint64_t seed = 0; seed < 20; seed++) {
+        assert_ok(mw_sample(&s, &p, seed, logits, history, 3, 1, mask, &t));
+        assert_int_equal(t, 37); /* 6.3 against 3.6 + 1 */
+    }
+    memset(mask, 0, sizeof mask);
+    assert_fails(mw_sample(&s, &p, 1, logits, history, 3, 1, mask, &t), MW_ERR_NUMERIC, "not finite");
+    p = mw_sampling_default();
+    assert_true(mw_sampling_is_argmax(&p));
+    p.format = MW_FORMAT_JSON_OBJECT;
+    assert_false(mw_sampling_is_argmax(&p));
+    p.format = MW_FORMAT_JSON_SCHEMA;
+    assert_fails(mw_sampling_check(&p, N), MW_ERR_USAGE, "schema");
+    mw_sampler_free(&s);
+}
+
 int main(int argc, char **argv) {
     g_rng = test_seed(argc, argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_truncation), cmocka_unit_test(test_frequencies), cmocka_unit_test(test_same_seed),
         cmocka_unit_test(test_penalties),  cmocka_unit_test(test_logprobs),    cmocka_unit_test(test_ranges),
+        cmocka_unit_test(masked),
     };
     return cmocka_run_group_tests_name("sampler", tests, NULL, NULL);
 }
