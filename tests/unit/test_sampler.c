@@ -201,7 +201,7 @@ static void test_ranges(void **state) {
 }
 
 /* Only what the mask allows is drawn, whatever the logits and the other parameters say. */
-static void masked(void **state) {
+static void test_mask(void **state) {
     (void)state;
     enum { N = 100 };
     mw_sampler s;
@@ -248,7 +248,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_truncation), cmocka_unit_test(test_frequencies), cmocka_unit_test(test_same_seed),
         cmocka_unit_test(test_penalties),  cmocka_unit_test(test_logprobs),    cmocka_unit_test(test_ranges),
-        cmocka_unit_test(masked),
+        cmocka_unit_test(test_mask),
     };
     return cmocka_run_group_tests_name("sampler", tests, NULL, NULL);
 }
