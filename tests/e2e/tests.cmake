@@ -27,6 +27,7 @@ mw_test(e2e/test_engine.c LIBS mw_worker RANKS 3 GPUS 0 SECONDS 300)
 set_tests_properties(e2e.test_engine.np1 PROPERTIES LABELS "e2e;gpu0;threads")
 mw_test(e2e/test_batch.c LIBS mw_worker RANKS 1 GPUS 0 SECONDS 300)
 mw_test(e2e/test_batch.c LIBS mw_worker RANKS 3 GPUS 0 SECONDS 300)
+set_tests_properties(e2e.test_batch.np3 PROPERTIES LABELS "e2e;gpu0;plain")
 
 mw_script_test(e2e.golden.demo RANKS 2 GPUS 0 SECONDS 120 LABELS "e2e;plain"
                COMMAND ${Python3_EXECUTABLE} ${here}/golden.py ${PROJECT_BINARY_DIR} demo 2,3,4,5,8)
