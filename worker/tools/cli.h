@@ -5,6 +5,7 @@
 
 #include "worker/base/mem.h"
 #include "worker/engine.h"
+#include "worker/server/server.h"
 
 typedef struct cli_opts {
     mw_engine_options engine;
@@ -14,7 +15,12 @@ typedef struct cli_opts {
     bool raw;  /* never chat, also interactively */
     bool jsonl;
     bool quiet; /* no summary line */
-    bool max_tokens_set;
+    bool max_tokens_set, temperature_set;
+    mw_server_options server; /* listen NULL: do not serve */
+    const char **api_keys, **names;
+    int n_names;
+    double request_timeout_s;
+    const char *batch_in, *batch_out;
     char **stop; /* [sampling.n_stop] */
     int32_t *stop_ids;
     mw_token_bias *bias;
@@ -30,6 +36,8 @@ MW_MUST_CHECK mw_status cli_run_lines(mw_engine *e, const cli_opts *o);
 MW_MUST_CHECK mw_status cli_run_interactive(mw_engine *e, const cli_opts *o);
 MW_MUST_CHECK mw_status cli_run_jsonl(mw_engine *e, const cli_opts *o);
 MW_MUST_CHECK mw_status cli_run_perplexity(mw_engine *e, const cli_opts *o);
+MW_MUST_CHECK mw_status cli_run_server(mw_engine *e, const cli_opts *o);
+MW_MUST_CHECK mw_status cli_run_batch(mw_engine *e, const cli_opts *o);
 
 /* ---- shared by them ---- */
 
@@ -62,13 +70,15 @@ MW_MUST_CHECK mw_status cli_write(const void *p, size_t n);
 /* ---- signals ---- */
 
 /* After the engine has opened. Rank 0: Ctrl-C (SIGINT, or SIGUSR1 from launch/mpirun) counts, SIGTERM ends the job in
- * order. Other ranks: leave Ctrl-C to rank 0; on SIGTERM wait a few seconds for its word. */
-void cli_signals_install(bool rank0);
+ * order. Other ranks: leave Ctrl-C to rank 0; on SIGTERM wait up to grace_s for its word. */
+void cli_signals_install(bool rank0, double grace_s);
 /* Ctrl-C since the last call of cli_interrupts_clear. */
 int cli_interrupts(void);
 void cli_interrupts_clear(void);
 bool cli_terminated(void);
 /* Ctrl-C or SIGTERM: a job that is not interactive winds up. */
 bool cli_stopping(void);
+/* For what winds up slowly: 0 go on, 1 the first of these signals came, 2 another one. */
+int cli_stop_level(void);
 
 #endif

@@ -46,6 +46,21 @@ enum {
     OPT_TIMEOUT,
     OPT_DRY_RUN,
     OPT_LOG_LEVEL,
+    OPT_MAX_QUEUE,
+    OPT_NO_PREFIX_CACHE,
+    OPT_LISTEN,
+    OPT_API_KEY,
+    OPT_API_KEY_FILE,
+    OPT_NAME,
+    OPT_CORS,
+    OPT_DRAIN,
+    OPT_IDLE,
+    OPT_REQUEST_TIMEOUT,
+    OPT_MAX_CONNECTIONS,
+    OPT_MAX_BODY,
+    OPT_MAX_HEADER,
+    OPT_BATCH_IN,
+    OPT_BATCH_OUT,
 };
 
 static const struct argp_option k_options[] = {
@@ -55,6 +70,10 @@ static const struct argp_option k_options[] = {
     {"jsonl", OPT_JSONL, 0, 0, "One request object a line in, one answer object a line out, in input order", 0},
     {"perplexity", OPT_PERPLEXITY, "FILE", 0,
      "Negative log-likelihood of FILE (text, or a JSON list of lists of token ids) as JSON", 0},
+    {"listen", OPT_LISTEN, "HOST:PORT", 0,
+     "Serve OpenAI's HTTP API, for example on 127.0.0.1:8000 (a port alone is on this machine only)", 0},
+    {"batch-in", OPT_BATCH_IN, "FILE", 0, "Answer the requests of FILE, in OpenAI's batch format; with --batch-out", 0},
+    {"batch-out", OPT_BATCH_OUT, "FILE", 0, "Their answers, in order; lines that are there already are kept", 0},
     {"dry-run", OPT_DRY_RUN, 0, 0, "Print the shard plan and the memory of every rank; load nothing", 0},
     {"chat", OPT_CHAT, 0, 0, "Prompts are messages: render them with the model's chat template", 0},
     {"raw", OPT_RAW, 0, 0, "Plain completion, also in the interactive prompt", 0},
@@ -77,7 +96,21 @@ static const struct argp_option k_options[] = {
     {"n", 'n', "N", 0, "N answers; answer i uses seed + i", 0},
     {"logprobs", OPT_LOGPROBS, "K", 0, "With --jsonl: log-probabilities of each new token and of the K best", 0},
     {"prompt-logprobs", OPT_PROMPT_LOGPROBS, "K", 0, "The same for the prompt's tokens", 0},
-    {0, 0, 0, 0, "The engine", 3},
+    {0, 0, 0, 0, "The server", 3},
+    {"api-key", OPT_API_KEY, "KEY", 0, "Who asks must know KEY (may be repeated; other users of this machine see it)",
+     0},
+    {"api-key-file", OPT_API_KEY_FILE, "FILE", 0, "The same with every line of FILE", 0},
+    {"served-model-name", OPT_NAME, "NAME", 0, "The model's name for clients (may be repeated; default: the file's)",
+     0},
+    {"cors-origin", OPT_CORS, "ORIGIN", 0, "Let web pages of ORIGIN (or '*') ask; default: none", 0},
+    {"drain-timeout", OPT_DRAIN, "SECONDS", 0, "How long running answers may take after SIGTERM (default 30)", 0},
+    {"idle-timeout", OPT_IDLE, "SECONDS", 0, "Close connections on which nothing moves (default 120)", 0},
+    {"request-timeout", OPT_REQUEST_TIMEOUT, "SECONDS", 0, "Longest time for an answer (default: no limit)", 0},
+    {"max-connections", OPT_MAX_CONNECTIONS, "N", 0, "Connections at once (default 1024)", 0},
+    {"max-body", OPT_MAX_BODY, "BYTES", 0, "Largest request (default 16M)", 0},
+    {"max-header", OPT_MAX_HEADER, "BYTES", 0, "Largest head of a request (default 32K)", 0},
+    {"max-queue", OPT_MAX_QUEUE, "N", 0, "Answers waiting and running at once; more are refused (default 4096)", 0},
+    {0, 0, 0, 0, "The engine", 4},
     {"backend", OPT_BACKEND, "NAME", 0, "auto (default), cpu or cuda", 0},
     {"threads", 't', "N", 0, "CPU threads of a rank (default: its share of the cores)", 0},
     {"ctx", 'c', "N", 0, "Longest context in tokens (default: the model's, at most 8192)", 0},
@@ -88,6 +121,7 @@ static const struct argp_option k_options[] = {
     {"gpu-memory-utilization", OPT_GPU_MEMORY, "X", 0, "Part of a GPU's memory that may be used (default 0.9)", 0},
     {"cpu-act", OPT_CPU_ACT, "TYPE", 0,
      "Activations of int4 layers on CPUs: int16 (default, exact enough for fp16) or int8 (faster prefill)", 0},
+    {"no-prefix-cache", OPT_NO_PREFIX_CACHE, 0, 0, "Compute common beginnings of prompts anew for each", 0},
     {"no-verify", OPT_NO_VERIFY, 0, 0, "Do not check the file's checksums while loading", 0},
     {"timeout", OPT_TIMEOUT, "SECONDS", 0, "How long a silent rank is waited for (default 60)", 0},
     {"log-level", OPT_LOG_LEVEL, "LEVEL", 0, "error, warn, info (default) or debug", 0},
@@ -101,6 +135,8 @@ static const char k_doc[] =
     "  marlin-worker model.h5 --prompt 'To be, or not to be'\n"
     "  mpirun -np 4 marlin-worker model.h5 --temperature 0.8 --seed 7 < prompts.txt\n"
     "  mpirun -np 2 marlin-worker model.h5 --jsonl < requests.jsonl > answers.jsonl\n"
+    "  mpirun -np 4 marlin-worker model.h5 --listen 127.0.0.1:8000\n"
+    "  mpirun -np 4 marlin-worker model.h5 --batch-in requests.jsonl --batch-out answers.jsonl\n"
     "  mpirun -np 8 marlin-worker model.h5 --dry-run\n"
     "\n"
     "Exit codes: 0 done; 64 usage; 65 wrong or damaged file; 66 cannot open; 67 not supported; 68 limit exceeded; 69 "
@@ -175,7 +211,10 @@ static bool parse_sampling(int key, char *arg, struct argp_state *s, cli_opts *o
         p->max_tokens = (int)whole(s, "max-tokens", arg, -1, 1 << 26);
         o->max_tokens_set = true;
         return true;
-    case OPT_TEMPERATURE: p->temperature = real(s, "temperature", arg); return true;
+    case OPT_TEMPERATURE:
+        p->temperature = real(s, "temperature", arg);
+        o->temperature_set = true;
+        return true;
     case OPT_TOP_K: p->top_k = (int)whole(s, "top-k", arg, 0, 1 << 26); return true;
     case OPT_TOP_P: p->top_p = real(s, "top-p", arg); return true;
     case OPT_MIN_P: p->min_p = real(s, "min-p", arg); return true;
@@ -217,6 +256,8 @@ static bool parse_engine(int key, char *arg, struct argp_state *s, cli_opts *o) 
             argp_error(s, "--cpu-act: '%s' is neither int16 nor int8", arg);
         e->int8_act = strcmp(arg, "int8") == 0;
         return true;
+    case OPT_NO_PREFIX_CACHE: e->no_prefix_cache = true; return true;
+    case OPT_MAX_QUEUE: e->max_queue = (int)whole(s, "max-queue", arg, 1, 1 << 20); return true;
     case OPT_NO_VERIFY: e->no_verify = true; return true;
     case OPT_TIMEOUT:
         e->timeout_s = real(s, "timeout", arg);
@@ -230,9 +271,45 @@ static bool parse_engine(int key, char *arg, struct argp_state *s, cli_opts *o) 
     }
 }
 
+static double seconds(struct argp_state *s, const char *name, const char *arg, double least) {
+    double v = real(s, name, arg);
+    if (!(v >= least && v <= 1e6)) argp_error(s, "--%s: '%s' is not %g to 1000000", name, arg, least);
+    return v;
+}
+
+static bool parse_server(int key, char *arg, struct argp_state *s, cli_opts *o) {
+    mw_server_options *v = &o->server;
+    switch (key) {
+    case OPT_LISTEN: v->listen = arg; return true;
+    case OPT_API_KEY:
+        o->api_keys = grow(s, o->api_keys, v->n_api_keys, sizeof *o->api_keys);
+        o->api_keys[v->n_api_keys++] = arg;
+        v->api_keys = o->api_keys;
+        return true;
+    case OPT_API_KEY_FILE: v->api_key_file = arg; return true;
+    case OPT_NAME:
+        o->names = grow(s, o->names, o->n_names, sizeof *o->names);
+        o->names[o->n_names++] = arg;
+        return true;
+    case OPT_CORS: v->cors_origin = arg; return true;
+    case OPT_DRAIN: v->drain_s = seconds(s, "drain-timeout", arg, 0); return true;
+    case OPT_IDLE: v->idle_s = seconds(s, "idle-timeout", arg, 1); return true;
+    case OPT_REQUEST_TIMEOUT: o->request_timeout_s = seconds(s, "request-timeout", arg, 0); return true;
+    case OPT_MAX_CONNECTIONS: v->max_connections = (int)whole(s, "max-connections", arg, 4, 60000); return true;
+    case OPT_MAX_BODY: v->max_body = bytes(s, "max-body", arg); return true;
+    case OPT_MAX_HEADER:
+        v->max_header = bytes(s, "max-header", arg);
+        if (v->max_header < 4096) argp_error(s, "--max-header: '%s' is less than 4096", arg);
+        return true;
+    case OPT_BATCH_IN: o->batch_in = arg; return true;
+    case OPT_BATCH_OUT: o->batch_out = arg; return true;
+    default: return false;
+    }
+}
+
 static error_t parse(int key, char *arg, struct argp_state *s) {
     cli_opts *o = s->input;
-    if (parse_sampling(key, arg, s, o) || parse_engine(key, arg, s, o)) return 0;
+    if (parse_sampling(key, arg, s, o) || parse_engine(key, arg, s, o) || parse_server(key, arg, s, o)) return 0;
     switch (key) {
     case 'p': o->prompt = arg; return 0;
     case OPT_PROMPT_FILE: o->prompt_file = arg; return 0;
@@ -249,8 +326,12 @@ static error_t parse(int key, char *arg, struct argp_state *s) {
         return 0;
     case ARGP_KEY_END:
         if (!o->engine.model) argp_error(s, "no model file given");
-        if (!!o->prompt + !!o->prompt_file + o->jsonl + !!o->perplexity + o->engine.dry_run > 1)
-            argp_error(s, "--prompt, --prompt-file, --jsonl, --perplexity and --dry-run exclude each other");
+        if (!!o->prompt + !!o->prompt_file + o->jsonl + !!o->perplexity + !!o->server.listen + !!o->batch_in +
+                o->engine.dry_run >
+            1)
+            argp_error(s, "--prompt, --prompt-file, --jsonl, --perplexity, --listen, --batch-in and --dry-run exclude "
+                          "each other");
+        if (!o->batch_in != !o->batch_out) argp_error(s, "--batch-in and --batch-out go together");
         if (o->chat && o->raw) argp_error(s, "--chat and --raw exclude each other");
         return 0;
     default: return ARGP_ERR_UNKNOWN;
@@ -278,7 +359,7 @@ static char *help_filter(int key, const char *text, void *input) {
 
 void cli_parse(int argc, char **argv, cli_opts *o) {
     static const struct argp argp = {k_options, parse, "MODEL.h5", k_doc, 0, help_filter, 0};
-    *o = (cli_opts){.sampling = mw_sampling_default(), .engine.progress = true};
+    *o = (cli_opts){.sampling = mw_sampling_default(), .engine.progress = true, .server = mw_server_options_default()};
     argp_program_version_hook = print_version;
     argp_err_exit_status = MW_ERR_USAGE;
     /* The same words from every rank help nobody: the others parse in silence. */
@@ -303,4 +384,6 @@ void cli_free(cli_opts *o) {
     free(o->stop);
     free(o->stop_ids);
     free(o->bias);
+    free(o->api_keys);
+    free(o->names);
 }

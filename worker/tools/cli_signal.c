@@ -4,6 +4,7 @@
 #include "worker/tools/cli.h"
 
 static volatile sig_atomic_t g_interrupts, g_terminated;
+static unsigned g_grace_s;
 
 static void on_interrupt(int sig) {
     (void)sig;
@@ -12,13 +13,13 @@ static void on_interrupt(int sig) {
 
 static void on_terminate(int sig) {
     (void)sig;
-    g_terminated = 1;
+    g_terminated++;
 }
 
 /* A follower's SIGTERM: rank 0 has got one too and ends the job in order; should its word not come, SIGALRM ends us. */
 static void on_follower_terminate(int sig) {
     (void)sig;
-    alarm(5);
+    alarm(g_grace_s);
 }
 
 static void handle(int sig, void (*fn)(int)) {
@@ -27,7 +28,8 @@ static void handle(int sig, void (*fn)(int)) {
     sigaction(sig, &a, NULL);
 }
 
-void cli_signals_install(bool rank0) {
+void cli_signals_install(bool rank0, double grace_s) {
+    g_grace_s = (unsigned)grace_s + 1;
     handle(SIGXFSZ, SIG_IGN); /* a file at its size limit likewise */
     handle(SIGPIPE, SIG_IGN); /* a closed pipe is an error of write(2), told in words */
     handle(SIGINT, rank0 ? on_interrupt : SIG_IGN);
@@ -46,4 +48,8 @@ bool cli_terminated(void) {
 }
 bool cli_stopping(void) {
     return g_terminated || g_interrupts;
+}
+int cli_stop_level(void) {
+    int n = (int)g_terminated + (int)g_interrupts;
+    return n < 2 ? n : 2;
 }

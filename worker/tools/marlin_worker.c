@@ -30,6 +30,8 @@ static mw_status dry_run(mw_engine *e) {
 
 static mw_status run_rank0(mw_engine *e, const cli_opts *o) {
     if (o->engine.dry_run) return dry_run(e);
+    if (o->server.listen) return cli_run_server(e, o);
+    if (o->batch_in) return cli_run_batch(e, o);
     if (o->perplexity) return cli_run_perplexity(e, o);
     if (o->jsonl) return cli_run_jsonl(e, o);
     if (o->prompt) return cli_run_prompt(e, o, o->prompt, strlen(o->prompt));
@@ -45,7 +47,7 @@ int main(int argc, char **argv) {
     if (o.engine.max_queue == 0) o.engine.max_queue = INT_MAX; /* the modes below bound what is under way themselves */
     mw_status st = mw_engine_open(&e, &o.engine);
     if (st == MW_OK) {
-        cli_signals_install(mw_engine_rank(e) == 0);
+        cli_signals_install(mw_engine_rank(e) == 0, o.server.listen ? o.server.drain_s + 5 : 5);
         st = mw_engine_rank(e) == 0 ? run_rank0(e, &o) : mw_engine_follow(e);
     }
     if (st != MW_OK && mw_engine_reports(e)) mw_log(MW_LOG_ERROR, "%s", mw_error_text());
