@@ -23,6 +23,7 @@ MW_BEGIN_DECLS
 
 typedef struct mw_dev mw_dev;
 typedef struct mw_graph mw_graph;
+typedef struct mw_lane mw_lane;
 typedef void *mw_stream; /* cudaStream_t on CUDA, NULL on CPU */
 
 /* ---- weights ---------------------------------------------------------------------------------------------------- */
@@ -96,6 +97,8 @@ typedef struct mw_attn {
 
 /* ---- devices ---------------------------------------------------------------------------------------------------- */
 
+#define MW_LANE_SLOTS 4
+
 typedef struct mw_dev_opts {
     int device;    /* CUDA: ordinal. CPU: ignored */
     int threads;   /* CPU: >= 1 */
@@ -137,10 +140,22 @@ typedef struct mw_kernels {
     /* Host memory that copies to and from the device fastest (page-locked for CUDA). */
     mw_status (*host_alloc)(mw_dev *d, void **out, size_t bytes, const char *what);
     void (*host_free)(mw_dev *d, void *p);
-    /* While loading: rows of `width` bytes from host_alloc memory to device memory, `pitch` bytes from row to row. Has
-     * happened when it returns. Several threads may call it at once, for different destinations. */
-    mw_status (*upload)(mw_dev *d, void *dst, size_t dst_pitch, const void *host_src, size_t src_pitch, size_t width,
-                        size_t rows);
+    /* Loading, where device memory is not host memory; all NULL elsewhere. A lane belongs to one thread: a queue of its
+     * own, and `slots` (at most MW_LANE_SLOTS) pieces of page-locked memory of `bytes` each. The thread fills a slot
+     * and enqueues one of copy, tile and permute, which read it from its beginning; lane_wait returns when the slot may
+     * be filled again. Lanes do not wait for the device's queue nor for each other. lane_close waits for everything,
+     * frees the lane, and must have returned before a kernel reads what was written. */
+    mw_status (*lane_open)(mw_dev *d, mw_lane **out, int slots, size_t bytes);
+    mw_status (*lane_close)(mw_lane *l); /* NULL allowed */
+    mw_status (*lane_wait)(mw_lane *l, int slot, void **host);
+    /* Adjacent rows of `width` bytes to dst, `pitch` bytes from row to row. */
+    mw_status (*lane_copy)(mw_lane *l, int slot, void *dst, size_t pitch, size_t width, size_t rows);
+    /* Logical int4 rows [k][ceil(n/2) bytes], k % 16 == 0, to Marlin tiles in rows of tile_words words; columns from n
+     * to the next multiple of 64 become nibble 0. What mw_pack_tiles (shard/pack.h) does. */
+    mw_status (*lane_tile)(mw_lane *l, int slot, uint32_t *tiles, size_t tile_words, int64_t k, int64_t n);
+    /* Scales or zeros [rows][n], elements of 1, 2 or 4 bytes, to their permuted order in rows of `ld` elements; columns
+     * from n to the next multiple of 64 become 0. */
+    mw_status (*lane_permute)(mw_lane *l, int slot, void *dst, size_t ld, int64_t rows, int64_t n, size_t elem);
 
     /* Everything enqueued between capture_begin and capture_end becomes a graph, and nothing of it runs; a launch
      * enqueues all of it at once. Not in between: alloc, copies to and from the host, sync, count_nonfinite. After a

@@ -9,6 +9,7 @@
 
 #include "shard/ckpt_internal.h"
 #include "shard/roles.h"
+#include "worker/base/clock.h"
 #include "worker/base/io.h"
 
 static int by_name(const void *a, const void *b) {
@@ -229,22 +230,30 @@ static mw_status check_slab(verify_ctx *v) {
     const mw_dataset *d = v->d;
     int64_t per_band = (d->cols + d->block_cols - 1) / d->block_cols;
     int64_t b0 = v->c0 / d->block_cols, b1 = (v->c0 + v->nc - 1) / d->block_cols;
-    MW_TRY(st,
-           MW_CALLOC(&v->block, (size_t)(d->block_rows * d->block_cols) * mw_dtype_size(d->dtype), "checksum block"));
-    MW_TRY(st, MW_CALLOC(&v->sums, (size_t)(b1 - b0 + 1), "checksums"));
     for (int64_t br = v->r0 / d->block_rows; br <= (v->r0 + v->nr - 1) / d->block_rows; br++) {
         MW_TRY(st, mw_pread(v->c->fd, v->c->path, v->sums, (size_t)(b1 - b0 + 1) * 8,
                             d->sums_offset + (uint64_t)(br * per_band + b0) * 8));
         for (int64_t bc = b0; bc <= b1; bc++) MW_TRY(st, check_block(v, br, bc, v->sums[bc - b0]));
     }
 fail:
-    free(v->block);
-    free(v->sums);
     return st;
 }
 
-mw_status mw_ckpt_read(const mw_ckpt *c, const mw_dataset *d, int64_t r0, int64_t nr, int64_t c0, int64_t nc, void *dst,
-                       size_t dst_ld, bool verify) {
+/* Room for what check_slab needs, once for all bands of a read. */
+static mw_status prepare_check(verify_ctx *v) {
+    mw_status st = MW_OK;
+    const mw_dataset *d = v->d;
+    size_t blocks = (size_t)((v->c0 + v->nc - 1) / d->block_cols - v->c0 / d->block_cols + 1);
+    MW_TRY(st,
+           MW_CALLOC(&v->block, (size_t)(d->block_rows * d->block_cols) * mw_dtype_size(d->dtype), "checksum block"));
+    MW_TRY(st, MW_CALLOC(&v->sums, blocks, "checksums"));
+fail:
+    return st;
+}
+
+mw_status mw_ckpt_read_timed(const mw_ckpt *c, const mw_dataset *d, int64_t r0, int64_t nr, int64_t c0, int64_t nc,
+                             void *dst, size_t dst_ld, bool verify, mw_read_times *times) {
+    mw_status st = MW_OK;
     r0 -= d->origin_row;
     c0 -= d->origin_col;
     if (nr <= 0 || nc <= 0) return MW_OK;
@@ -252,19 +261,30 @@ mw_status mw_ckpt_read(const mw_ckpt *c, const mw_dataset *d, int64_t r0, int64_
         return MW_FAIL(MW_ERR_FORMAT, "%s: %s: rows %lld+%lld, columns %lld+%lld are not stored in this file", c->path,
                        d->name, (long long)(r0 + d->origin_row), (long long)nr, (long long)(c0 + d->origin_col),
                        (long long)nc);
+    verify_ctx v = {.c = c, .d = d, .c0 = c0, .nc = nc, .ld = dst_ld};
+    if (verify) MW_TRY(st, prepare_check(&v));
     /* Band by band, so that the checksums are taken from the cache. */
     int64_t step = d->block_rows * (1 + (int64_t)(262144 / ((uint64_t)(d->block_rows * nc) * mw_dtype_size(d->dtype))));
     for (int64_t r = 0; r < nr;) {
-        int64_t n = step - (r0 + r) % d->block_rows;
+        int64_t n = step - (r0 + r) % d->block_rows, t0 = mw_now_ns(), t1;
         if (n > nr - r) n = nr - r;
         char *at = (char *)dst + (size_t)r * dst_ld;
-        mw_status st = read_rows(c, d, r0 + r, n, c0, nc, at, dst_ld);
-        if (st == MW_OK && verify) {
-            verify_ctx v = {.c = c, .d = d, .r0 = r0 + r, .nr = n, .c0 = c0, .nc = nc, .dst = at, .ld = dst_ld};
-            st = check_slab(&v);
-        }
-        if (st != MW_OK) return st;
+        MW_TRY(st, read_rows(c, d, r0 + r, n, c0, nc, at, dst_ld));
+        t1 = mw_now_ns();
+        v.r0 = r0 + r;
+        v.nr = n;
+        v.dst = at;
+        if (verify) MW_TRY(st, check_slab(&v));
+        if (times) times->read_ns += t1 - t0, times->verify_ns += mw_now_ns() - t1;
         r += n;
     }
-    return MW_OK;
+fail:
+    free(v.block);
+    free(v.sums);
+    return st;
+}
+
+mw_status mw_ckpt_read(const mw_ckpt *c, const mw_dataset *d, int64_t r0, int64_t nr, int64_t c0, int64_t nc, void *dst,
+                       size_t dst_ld, bool verify) {
+    return mw_ckpt_read_timed(c, d, r0, nr, c0, nc, dst, dst_ld, verify, NULL);
 }

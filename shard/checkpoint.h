@@ -76,6 +76,12 @@ bool mw_ckpt_has_text(const mw_ckpt *c, const char *name);
  * MW_ERR_FORMAT: outside the stored part; MW_ERR_CORRUPT: names the tensor and the block; MW_ERR_IO. */
 MW_MUST_CHECK mw_status mw_ckpt_read(const mw_ckpt *c, const mw_dataset *d, int64_t r0, int64_t nr, int64_t c0,
                                      int64_t nc, void *dst, size_t dst_ld, bool verify);
+/* The same, and what it took is added to *times (NULL allowed). */
+typedef struct mw_read_times {
+    int64_t read_ns, verify_ns;
+} mw_read_times;
+MW_MUST_CHECK mw_status mw_ckpt_read_timed(const mw_ckpt *c, const mw_dataset *d, int64_t r0, int64_t nr, int64_t c0,
+                                           int64_t nc, void *dst, size_t dst_ld, bool verify, mw_read_times *times);
 
 /* Check all checksums of the file with `threads` threads; *bytes read. The first bad block is reported by name. */
 MW_MUST_CHECK mw_status mw_ckpt_verify(const mw_ckpt *c, int threads, uint64_t *bytes);

@@ -9,6 +9,8 @@
 #include "comm/comm.h"
 #include "kernels/kernels.h"
 #include "shard/plan.h"
+#include "worker/loader.h"
+#include "worker/phases.h"
 #include "worker/step.h"
 MW_BEGIN_DECLS
 
@@ -81,13 +83,12 @@ typedef struct mw_model {
     void **owned;      /* every device allocation but those of the group (mw_comm_device_alloc) */
     int n_owned, cap_owned;
     uint64_t weight_bytes, kv_bytes, workspace_bytes;
-    uint64_t file_bytes; /* read while loading */
-    double read_s;
+    mw_load_stats loaded;
 } mw_model;
 
 /* Device memory for weights (without KV cache and workspace), read from the file. Rank-local: no collective in here. */
 MW_MUST_CHECK mw_status mw_model_load(mw_model **out, const mw_kernels *k, mw_dev *dev, mw_comm *comm,
-                                      const mw_plan *plan, int threads, bool verify, bool progress);
+                                      const mw_plan *plan, int threads, bool verify, bool progress, mw_phases *phases);
 /* Workspace bytes that mw_model_prepare would take for these options on a device with activations of `act` (the KV
  * cache not counted). */
 uint64_t mw_model_workspace_bytes(const mw_plan *plan, int rank, const mw_model_opts *o, mw_dtype act);

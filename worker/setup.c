@@ -9,6 +9,7 @@
 #include "worker/base/io.h"
 #include "worker/base/log.h"
 #include "worker/engine_internal.h"
+#include "worker/phases.h"
 #include "worker/report.h"
 
 #define KV_BLOCK_TOKENS 16
@@ -299,17 +300,21 @@ fail:
 
 /* ---- weights ---- */
 
-static mw_status load(mw_engine *e) {
+static mw_status load(mw_engine *e, mw_phases *p) {
     mw_status st = MW_OK;
     mw_model_opts o = model_opts(e);
     o.check_nan = e->check_nan;
     MW_TRY(st, mw_model_load(&e->model, e->kernels, e->dev, e->comm, e->plan, e->info.threads, !e->opt.no_verify,
-                             e->opt.progress && e->rank == 0));
+                             e->opt.progress && e->rank == 0, p));
     MW_TRY(st, mw_model_prepare(e->model, &o));
+    mw_phases_end(p, "buffers");
     e->info.weight_bytes = e->model->weight_bytes;
     e->info.kv_bytes = e->model->kv_bytes;
     e->info.workspace_bytes = e->model->workspace_bytes;
-    if (e->model->read_s > 0) e->info.load_gbps = (double)e->model->file_bytes / e->model->read_s * 1e-9;
+    const mw_load_stats *l = &e->model->loaded;
+    if (l->seconds > 0) e->info.load_gbps = (double)l->bytes / l->seconds * 1e-9;
+    char text[512];
+    mw_debug("loaded %s", mw_load_stats_text(l, text, sizeof text));
     if (e->rank == 0)
         st = mw_sched_init(&e->sched, e->info.kv_blocks, KV_BLOCK_TOKENS, e->info.max_seqs, e->info.max_step_tokens,
                            !e->opt.no_prefix_cache);
@@ -326,10 +331,17 @@ static mw_status all_loaded(mw_engine *e) {
     return st;
 }
 
+static void tell_phases(const mw_engine *e, const mw_phases *p) {
+    char text[512];
+    mw_debug("ready after %.3f s: %s", e->info.load_s, mw_phases_text(p, text, (int)sizeof text));
+}
+
 mw_status mw_engine_setup(mw_engine *e) {
     mw_status st = MW_OK;
-    double start = mw_now_s(), timeout = e->opt.timeout_s;
+    double timeout = e->opt.timeout_s;
     long seconds = 60;
+    mw_phases p;
+    mw_phases_begin(&p);
     if (timeout <= 0) {
         MW_TRY(st, mw_env_int(MW_ENV_TIMEOUT, 1, 86400, 60, &seconds));
         timeout = (double)seconds;
@@ -339,22 +351,30 @@ mw_status mw_engine_setup(mw_engine *e) {
     e->size = mw_comm_size(e->comm);
     e->info.n_ranks = e->size;
     mw_log_set_rank(e->rank, e->size, mw_comm_host(e->comm));
+    mw_phases_end(&p, "group");
     MW_TRY(st, agree(e, open_file(e)));
+    mw_phases_end(&p, "file");
     MW_TRY(st, agree(e, open_device(e)));
+    mw_phases_end(&p, "device");
     MW_TRY(st, agree(e, join_devices(e)));
+    mw_phases_end(&p, "joining");
     MW_TRY(st, agree(e, plan_memory(e)));
     MW_TRY(st, agree(e, agree_kv(e)));
     MW_TRY(st, agree(e, mw_report_make(e)));
+    mw_phases_end(&p, "plan");
     if (!e->opt.dry_run) {
         MW_TRY(st, agree(e, open_texts(e)));
-        st = load(e);
+        mw_phases_end(&p, "texts");
+        st = load(e, &p);
         if (all_loaded(e) != MW_OK) st = st != MW_OK ? st : MW_ERR_PEER;
         MW_TRY(st, agree(e, st));
         MW_TRY(st, agree(e, mw_model_warm_up(e->model)));
+        mw_phases_end(&p, "graphs");
         MW_TRY(st, agree(e, mw_engine_share_stats(e)));
         mw_debug("%d graphs recorded in %.2f s", e->model->n_graphs, e->model->warm_up_s);
     }
-    e->info.load_s = mw_now_s() - start;
+    e->info.load_s = mw_now_s() - p.began;
+    tell_phases(e, &p);
 fail:
     return st;
 }

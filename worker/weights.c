@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "worker/loader.h"
 #include "worker/model.h"
 
 typedef struct {
@@ -271,7 +270,7 @@ fail:
 }
 
 mw_status mw_model_load(mw_model **out, const mw_kernels *k, mw_dev *dev, mw_comm *comm, const mw_plan *plan,
-                        int threads, bool verify, bool progress) {
+                        int threads, bool verify, bool progress, mw_phases *phases) {
     mw_status st = MW_OK;
     mw_model *m = NULL;
     mw_progress bar;
@@ -288,9 +287,11 @@ mw_status mw_model_load(mw_model **out, const mw_kernels *k, mw_dev *dev, mw_com
     MW_TRY(st, mw_loader_open(&b.l, plan->ckpt, k, dev, threads, verify));
     MW_TRY(st, load_vocab(&b));
     for (int i = 0; i < m->cfg->n_layers; i++) MW_TRY(st, load_layer(&b, i));
+    mw_phases_end(phases, "memory");
     mw_progress_begin(&bar, "loading", plan->rank[m->rank].file_bytes, progress);
-    st = mw_loader_run(b.l, &bar, &m->file_bytes, &m->read_s);
+    st = mw_loader_run(b.l, &bar, &m->loaded);
     mw_progress_end(&bar);
+    mw_phases_end(phases, "weights");
     if (st != MW_OK) goto fail;
     *out = m;
     m = NULL;

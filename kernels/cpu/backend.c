@@ -110,13 +110,6 @@ static mw_status cpu_sync(mw_dev *d) {
     return MW_OK;
 }
 
-static mw_status cpu_upload(mw_dev *d, void *dst, size_t dst_pitch, const void *src, size_t src_pitch, size_t width,
-                            size_t rows) {
-    (void)d;
-    for (size_t i = 0; i < rows; i++) memcpy((char *)dst + i * dst_pitch, (const char *)src + i * src_pitch, width);
-    return MW_OK;
-}
-
 static mw_status cpu_linear(mw_dev *d, const mw_linear *w, int64_t m, const void *x, int64_t ldx, void *y, int64_t ldy,
                             bool y_f32) {
     (void)y_f32; /* activations are f32 here */
@@ -142,7 +135,6 @@ static const mw_kernels k_cpu = {
     .sync = cpu_sync,
     .host_alloc = cpu_alloc,
     .host_free = cpu_free,
-    .upload = cpu_upload,
     .linear = cpu_linear,
     .embed = mw_cpu_embed,
     .add_norm = mw_cpu_add_norm,

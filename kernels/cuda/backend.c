@@ -205,19 +205,6 @@ static mw_status cuda_sync(mw_dev *d) {
     return mw_cuda_check(cudaStreamSynchronize(d->stream), "waiting for the device");
 }
 
-/* For the loader's threads: a copy of its own on the default per-thread stream, since d->stream is one thread's. */
-static mw_status cuda_upload(mw_dev *d, void *dst, size_t dst_pitch, const void *src, size_t src_pitch, size_t width,
-                             size_t rows) {
-    mw_status st = mw_cuda_check(cudaSetDevice(d->ordinal), "upload");
-    if (st != MW_OK || width == 0 || rows == 0) return st;
-    MW_TRY(st, mw_cuda_check(cudaMemcpy2DAsync(dst, dst_pitch, src, src_pitch, width, rows, cudaMemcpyHostToDevice,
-                                               cudaStreamPerThread),
-                             "upload"));
-    MW_TRY(st, mw_cuda_check(cudaStreamSynchronize(cudaStreamPerThread), "upload"));
-fail:
-    return st;
-}
-
 /* ---- the table -------------------------------------------------------------------------------------------------- */
 
 static mw_status cuda_linear(mw_dev *d, const mw_linear *w, int64_t m, const void *x, int64_t ldx, void *y, int64_t ldy,
@@ -244,7 +231,12 @@ static const mw_kernels k_cuda = {
     .sync = cuda_sync,
     .host_alloc = mw_cuda_host_alloc,
     .host_free = mw_cuda_host_free,
-    .upload = cuda_upload,
+    .lane_open = mw_cuda_lane_open,
+    .lane_close = mw_cuda_lane_close,
+    .lane_wait = mw_cuda_lane_wait,
+    .lane_copy = mw_cuda_lane_copy,
+    .lane_tile = mw_cuda_lane_tile,
+    .lane_permute = mw_cuda_lane_permute,
     .capture_begin = mw_cuda_capture_begin,
     .capture_end = mw_cuda_capture_end,
     .capture_abort = mw_cuda_capture_abort,

@@ -109,6 +109,15 @@ mw_status mw_cuda_dense_split(mw_dev *d, mw_dtype weights, void *dst, float *row
 mw_status mw_cuda_dense_finish(mw_dev *d, void *y, int64_t ldy, bool y_f32, const float *t, int64_t ldt, bool two,
                                const float *row_scale, const float *bias, int64_t m, int64_t n);
 
+/* ---- lanes (lane.c) --------------------------------------------------------------------------------------------- */
+
+mw_status mw_cuda_lane_open(mw_dev *d, mw_lane **out, int slots, size_t bytes);
+mw_status mw_cuda_lane_close(mw_lane *l);
+mw_status mw_cuda_lane_wait(mw_lane *l, int slot, void **host);
+mw_status mw_cuda_lane_copy(mw_lane *l, int slot, void *dst, size_t pitch, size_t width, size_t rows);
+mw_status mw_cuda_lane_tile(mw_lane *l, int slot, uint32_t *tiles, size_t tile_words, int64_t k, int64_t n);
+mw_status mw_cuda_lane_permute(mw_lane *l, int slot, void *dst, size_t ld, int64_t rows, int64_t n, size_t elem);
+
 /* ---- graphs and pinned memory (graph.c) ------------------------------------------------------------------------- */
 
 /* Everything enqueued on the device's stream between begin and end becomes one graph; nothing runs meanwhile. Calls

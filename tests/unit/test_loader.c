@@ -10,7 +10,82 @@
 static uint64_t g_rng;
 static mw_dev *g_dev;
 
-/* The CPU device; or one that claims a memory of its own, so that the loader stages and uploads as for a GPU. */
+/* The CPU device; or one that claims a memory of its own, so that the loader goes through lanes as for a GPU. What is
+ * enqueued on these lanes happens as late as it may: when the slot is waited for, and in the end. So a slot that is
+ * filled too early, and a lane that nobody closes, are seen. */
+typedef struct {
+    enum { NOTHING, COPY, TILE, PERMUTE } what;
+    void *dst;
+    size_t a, b, c, elem;
+} late;
+
+struct mw_lane {
+    int slots;
+    size_t bytes;
+    char *host;
+    late of[MW_LANE_SLOTS];
+};
+
+static mw_status lane_open(mw_dev *d, mw_lane **out, int slots, size_t bytes) {
+    (void)d;
+    assert_in_range(slots, 1, MW_LANE_SLOTS);
+    mw_lane *l = calloc(1, sizeof *l);
+    *l = (mw_lane){.slots = slots, .bytes = bytes, .host = malloc((size_t)slots * bytes)};
+    *out = l;
+    return MW_OK;
+}
+
+static void happen(const mw_lane *l, int slot) {
+    const late *w = &l->of[slot];
+    const char *src = l->host + (size_t)slot * l->bytes;
+    if (w->what == COPY)
+        for (size_t i = 0; i < w->c; i++) memcpy((char *)w->dst + i * w->a, src + i * w->b, w->b);
+    if (w->what == TILE)
+        mw_pack_tiles((const uint8_t *)src, (w->c + 1) / 2, (int64_t)w->b, (int64_t)w->c, w->dst, w->a);
+    if (w->what == PERMUTE) {
+        size_t wide = (size_t)mw_round_up((int64_t)w->c, 64);
+        char *row = calloc(wide, w->elem);
+        for (size_t i = 0; i < w->b; i++) {
+            memcpy(row, src + i * w->c * w->elem, w->c * w->elem);
+            mw_permute64(row, (char *)w->dst + i * w->a * w->elem, 1, (int64_t)wide, w->elem);
+        }
+        free(row);
+    }
+}
+
+static mw_status lane_wait(mw_lane *l, int slot, void **host) {
+    assert_in_range(slot, 0, l->slots - 1);
+    happen(l, slot);
+    l->of[slot].what = NOTHING;
+    *host = memset(l->host + (size_t)slot * l->bytes, 0xA5, l->bytes);
+    return MW_OK;
+}
+
+static mw_status lane_close(mw_lane *l) {
+    for (int i = 0; i < l->slots; i++) happen(l, i);
+    free(l->host);
+    free(l);
+    return MW_OK;
+}
+
+static mw_status enqueue(mw_lane *l, int slot, late w, size_t bytes) {
+    assert_true(slot >= 0 && slot < l->slots && l->of[slot].what == NOTHING && bytes <= l->bytes);
+    l->of[slot] = w;
+    return MW_OK;
+}
+
+static mw_status lane_copy(mw_lane *l, int slot, void *dst, size_t pitch, size_t width, size_t rows) {
+    return enqueue(l, slot, (late){COPY, dst, pitch, width, rows, 0}, width * rows);
+}
+
+static mw_status lane_tile(mw_lane *l, int slot, uint32_t *tiles, size_t words, int64_t k, int64_t n) {
+    return enqueue(l, slot, (late){TILE, tiles, words, (size_t)k, (size_t)n, 0}, (size_t)(k * ((n + 1) / 2)));
+}
+
+static mw_status lane_permute(mw_lane *l, int slot, void *dst, size_t ld, int64_t rows, int64_t n, size_t elem) {
+    return enqueue(l, slot, (late){PERMUTE, dst, ld, (size_t)rows, (size_t)n, elem}, (size_t)(rows * n) * elem);
+}
+
 static mw_status info_staged(mw_dev *d, mw_dev_info *out) {
     mw_status st = mw_kernels_cpu()->info(d, out);
     out->host_memory = false;
@@ -22,8 +97,15 @@ static mw_loader *open_loader(const mw_ckpt *c) {
     mw_loader *l;
     staged = *mw_kernels_cpu();
     staged.info = info_staged;
+    staged.lane_open = lane_open;
+    staged.lane_close = lane_close;
+    staged.lane_wait = lane_wait;
+    staged.lane_copy = lane_copy;
+    staged.lane_tile = lane_tile;
+    staged.lane_permute = lane_permute;
     if (!g_dev) assert_ok(staged.open(&g_dev, &(mw_dev_opts){.threads = 1}));
     assert_ok(mw_loader_open(&l, c, random_int(&g_rng, 0, 1) ? &staged : mw_kernels_cpu(), g_dev, 2, true));
+    mw_loader_set_band(l, 1 << random_int(&g_rng, 9, 24));
     return l;
 }
 
@@ -56,12 +138,11 @@ static void check_int4(const mw_ckpt *c, const mw_weight *w, mw_range k, mw_rang
     uint8_t *zeros = calloc((size_t)(kk / g), ld), *rows = malloc((size_t)(w->k * w->n / 2)),
             *zero_row = malloc((size_t)w->n);
     char *scale_row = malloc((size_t)w->n * es);
-    uint64_t bytes;
-    double s;
+    mw_load_stats stats;
     assert_ok(mw_load_tiles(l, w, k, n, tiles, 2 * ld));
     assert_ok(mw_load_scales(l, w, k, n, g, scales, ld));
     assert_ok(mw_load_zeros(l, w, k, n, g, zeros, ld));
-    assert_ok(mw_loader_run(l, NULL, &bytes, &s));
+    assert_ok(mw_loader_run(l, NULL, &stats));
     assert_ok(mw_read_int4_rows(c, w, 0, w->k, 0, w->n, rows));
     for (int64_t i = 0; i < kk; i++) {
         const mw_dataset *ds = mw_ckpt_dataset(c, w->scales);
@@ -94,11 +175,10 @@ static void check_dense(const mw_ckpt *c, const mw_weight *w, mw_range k, mw_ran
     const mw_dataset *d = mw_ckpt_dataset(c, w->weight);
     size_t es = mw_dtype_size(d->dtype), part = (size_t)(mw_range_len(k) * mw_range_len(n)) * es;
     char *got = malloc(part), *all = malloc((size_t)(w->k * w->n) * es);
-    uint64_t bytes;
-    double s;
+    mw_load_stats stats;
     assert_ok(mw_load_dense(l, w, k, n, got));
-    assert_ok(mw_loader_run(l, NULL, &bytes, &s));
-    assert_int_equal(bytes, part);
+    assert_ok(mw_loader_run(l, NULL, &stats));
+    assert_int_equal(stats.bytes, part);
     assert_ok(mw_ckpt_read(c, d, 0, w->n, 0, w->k, all, (size_t)w->k * es, true));
     for (int64_t j = n.lo; j < n.hi; j++)
         assert_memory_equal(got + (size_t)((j - n.lo) * mw_range_len(k)) * es, all + (size_t)(j * w->k + k.lo) * es,
@@ -148,8 +228,7 @@ static void same_int4(const mw_ckpt *a, const mw_weight *wa, const mw_ckpt *b, c
     uint8_t *z[2];
     for (int i = 0; i < 2; i++) {
         mw_loader *l = open_loader(i ? b : a);
-        uint64_t bytes;
-        double seconds;
+        mw_load_stats stats;
         const mw_weight *w = i ? wb : wa;
         t[i] = malloc((size_t)(kk * wide / 2));
         s[i] = malloc((size_t)(kk / g * wide) * es);
@@ -157,7 +236,7 @@ static void same_int4(const mw_ckpt *a, const mw_weight *wa, const mw_ckpt *b, c
         assert_ok(mw_load_tiles(l, w, k, n, t[i], (size_t)(2 * wide)));
         assert_ok(mw_load_scales(l, w, k, n, g, s[i], (size_t)wide));
         assert_ok(mw_load_zeros(l, w, k, n, g, z[i], (size_t)wide));
-        assert_ok(mw_loader_run(l, NULL, &bytes, &seconds));
+        assert_ok(mw_loader_run(l, NULL, &stats));
         mw_loader_close(l);
     }
     for (int64_t r = 0; r < kk; r++)
