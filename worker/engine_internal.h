@@ -53,6 +53,7 @@ typedef struct mw_event_node {
     mw_position_logprobs lp;
     mw_position_logprobs *prompt_lp;
     mw_token_logprob *prompt_top;
+    char text[];
 } mw_event_node;
 
 typedef enum { MW_ENGINE_OPENING, MW_ENGINE_READY, MW_ENGINE_ENDED } mw_engine_phase;
@@ -110,6 +111,7 @@ struct mw_engine {
     int n_jobs;
     mw_job *ended;                      /* to be freed */
     int n_ended;                        /* answers that have ended since the callers were told */
+    mw_str token_text;                  /* scratch: what a token adds to its answer */
     mw_event_node *fresh, **fresh_tail; /* events since then */
     bool told_idle;                     /* the other ranks know that there is nothing to do */
     double gathered_s;                  /* when the ranks' figures were last gathered */

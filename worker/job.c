@@ -197,19 +197,14 @@ void mw_job_free(mw_job *j) {
 
 static mw_status new_node(mw_event_node **out, mw_event_type type, const mw_job *j, int index, const char *text,
                           size_t n) {
-    mw_status st = MW_OK;
     mw_event_node *node = NULL;
-    char *copy = NULL;
-    MW_TRY(st, MW_CALLOC(&node, 1, "event"));
-    MW_TRY(st, MW_CALLOC(&copy, n + 1, "event text"));
-    if (n) memcpy(copy, text, n);
+    mw_status st = mw_calloc((void **)&node, 1, sizeof *node + n + 1, "event"); /* the text behind it */
+    if (st != MW_OK) return st;
+    if (n) memcpy(node->text, text, n);
     node->ev = (mw_event){
-        .type = type, .id = j->id, .user = j->user, .index = index, .text = copy, .text_len = n, .owner = node};
+        .type = type, .id = j->id, .user = j->user, .index = index, .text = node->text, .text_len = n, .owner = node};
     *out = node;
     return MW_OK;
-fail:
-    free(node);
-    return st;
 }
 
 static void queue_event(mw_engine *e, mw_event_node *node) {
@@ -219,7 +214,6 @@ static void queue_event(mw_engine *e, mw_event_node *node) {
 
 void mw_event_node_free(mw_event_node *node) {
     if (!node) return;
-    free((void *)node->ev.text);
     free((void *)node->lp.top);
     free(node->prompt_lp);
     free(node->prompt_top);

@@ -187,21 +187,21 @@ static bool is_stop_id(const mw_engine *e, const mw_sampling *s, int32_t token) 
 static mw_status take_token(mw_engine *e, mw_gen *g, int32_t token, const mw_position_logprobs *lp) {
     mw_status st = MW_OK;
     mw_job *j = g->job;
-    mw_str text = {0};
+    mw_str *text = &e->token_text;
     const char *reason = NULL; /* the answer ends here */
+    text->n = 0;
     if (j->first_token_s == 0) j->first_token_s = mw_now_s();
     MW_TRY(st, mw_sched_token(&g->seq, token));
     if (is_stop_id(e, &j->sampling, token))
         reason = "stop"; /* the id is reported, its text is not */
     else
-        MW_TRY(st, mw_answer_push(&g->answer, token, &text));
+        MW_TRY(st, mw_answer_push(&g->answer, token, text));
     if (g->json.c) MW_TRY(st, mw_constraint_accept(&g->json, token));
     if (g->answer.stopped || g->json.exhausted) reason = "stop";
     if (!reason && g->seq.tokens.n >= g->seq.max_tokens) reason = "length";
-    MW_TRY(st, mw_emit_token(e, g, token, &text, lp));
+    MW_TRY(st, mw_emit_token(e, g, token, text, lp));
     if (reason) MW_TRY(st, finish(e, g, reason));
 fail:
-    mw_str_free(&text);
     return st;
 }
 

@@ -393,6 +393,7 @@ void mw_engine_teardown(mw_engine *e) {
     }
     mw_sched_free(&e->sched);
     mw_sampler_free(&e->sampler);
+    mw_str_free(&e->token_text);
     free(e->mask);
     e->mask = NULL;
     mw_step_free(&e->step);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include "worker/engine.h"
@@ -32,7 +33,7 @@ typedef struct {
     char text[8][MAX_TEXT], reason[8][16], error[256];
     int open;
     size_t prompt_tokens;
-    double queue_s;
+    double queue_s, ttft_s;
     mw_status status;
     float logprob0, top0[3];
     int32_t top0_id[3];
@@ -61,6 +62,7 @@ static void take(answer *a, const mw_event *ev) {
         snprintf(a->reason[i], sizeof a->reason[i], "%s", ev->finish_reason);
         a->prompt_tokens = ev->prompt_tokens;
         a->queue_s = ev->queue_s;
+        a->ttft_s = ev->ttft_s;
         a->open--;
     }
 }
@@ -366,6 +368,49 @@ static void test_text(mw_engine *e) {
     free(a);
 }
 
+/* ---- idle ---- */
+
+static double cpu_s(void) {
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + 1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+}
+
+static void sleep_s(double s) {
+    nanosleep(&(struct timespec){.tv_sec = (time_t)s, .tv_nsec = (long)((s - (double)(time_t)s) * 1e9)}, NULL);
+}
+
+/* Every rank, while nobody asks for anything: hardly any of a core. */
+static void test_idle(int rank) {
+    sleep_s(0.3); /* threads that have just worked look out for more for a moment */
+    double before = cpu_s();
+    sleep_s(2);
+    double share = (cpu_s() - before) / 2;
+    printf("rank %d: %.2f %% of a core when idle\n", rank, share * 100);
+    CHECK(share < 0.02, "rank %d uses %.2f %% of a core when idle", rank, share * 100);
+}
+
+/* Seconds to the first token, the best of some: after a pause of the whole engine, or one request after another. */
+static double first_token_s(mw_engine *e, double pause_s) {
+    answer *a = calloc(1, sizeof *a);
+    double best = 1e9;
+    mw_request r = text_request("HAMLET:\n", 1);
+    for (int i = 0; i < 8; i++) {
+        sleep_s(pause_s);
+        run(e, &r, a, 1);
+        if (a->ttft_s < best) best = a->ttft_s;
+    }
+    free(a);
+    return best;
+}
+
+static void test_wake_up(mw_engine *e) {
+    double busy = first_token_s(e, 0), idle = first_token_s(e, 0.25);
+    printf("first token after %.2f ms in traffic, %.2f ms after a pause\n", busy * 1e3, idle * 1e3);
+    CHECK(idle < 2 * busy + 0.003, "first token after %.2f ms in traffic, %.2f ms after a pause", busy * 1e3,
+          idle * 1e3);
+}
+
 /* test_engine [cuda] */
 int main(int argc, char **argv) {
     mw_engine *e = NULL;
@@ -384,11 +429,13 @@ int main(int argc, char **argv) {
         if (mw_engine_reports(e)) printf("FAILED: %s\n", mw_error_text());
         mw_engine_exit(e, 1);
     }
+    test_idle(mw_engine_rank(e));
     if (mw_engine_rank(e) != 0) {
         st = mw_engine_follow(e);
         if (st != MW_OK) mw_engine_exit(e, 1);
-        return mw_engine_close(e) != MW_OK;
+        return mw_engine_close(e) != MW_OK || g_failures != 0;
     }
+    test_wake_up(e);
     test_text(e);
     test_company(e);
     test_seeds(e);
