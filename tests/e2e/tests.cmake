@@ -46,6 +46,10 @@ mw_script_test(e2e.preflight RANKS 2 GPUS 0 SECONDS 60 LABELS "e2e;plain"
 mw_script_test(e2e.install RANKS 1 GPUS 0 SECONDS 100 LABELS "e2e;plain"
                COMMAND ${here}/install.sh ${PROJECT_BINARY_DIR} ${demo})
 
+# Answers that random schemas allow, against somebody else's reading of JSON Schema.
+mw_script_test(text.constraint_check RANKS 1 GPUS 0 SECONDS 200 LABELS text
+               COMMAND ${Python3_EXECUTABLE} ${PROJECT_SOURCE_DIR}/tests/text/constraint_check.py $<TARGET_FILE:test_constraint_random>)
+
 # Built, not run by ctest: models to measure on (tests/bench/compare.py).
 add_executable(make_model bench/make_model.c)
 target_link_libraries(make_model PRIVATE mw_test_model)

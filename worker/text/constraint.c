@@ -193,6 +193,7 @@ void mw_constraint_release(mw_constraint *c) {
 static mw_status enter(mw_constraint_state *s) {
     mw_constraint *c = s->c;
     if (mw_dfa_bytes(&c->dfa) > TABLE_BYTES) mw_dfa_reset(&c->dfa);
+    c->dfa.spent = 0;
     if (s->epoch == c->dfa.epoch) return MW_OK;
     mw_status st = mw_dfa_load(&c->dfa, &s->saved, &s->state);
     if (st == MW_OK) s->epoch = c->dfa.epoch;
@@ -223,6 +224,7 @@ mw_status mw_constraint_begin(mw_constraint *c, mw_constraint_state *s) {
     c->refs++;
     pthread_mutex_unlock(&c->g->lock);
     pthread_mutex_lock(&c->lock);
+    c->dfa.spent = 0;
     MW_TRY(st, mw_dfa_start(&c->dfa, &start));
     MW_TRY(st, settle(s, start));
     s->epoch = c->dfa.epoch;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #define MAX_WORK   16384 /* places looked at for one state */
+#define MAX_SPENT  ((size_t)1 << 20)
 #define SEEN       (4 * MAX_WORK)
 #define MAX_STATES 200000
 #define MAX_PLACES ((size_t)8 << 20)
@@ -164,6 +165,9 @@ static mw_status close_work(mw_dfa *d) {
         }
         if (keep) d->work[kept++] = p;
     }
+    d->spent += d->n_work;
+    if (d->spent > MAX_SPENT)
+        return MW_FAIL(MW_ERR_LIMIT, "the schema is too ambiguous: finding the next tokens takes too long");
     d->n_work = kept;
 fail:
     return st;

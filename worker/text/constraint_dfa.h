@@ -49,6 +49,7 @@ typedef struct mw_dfa {
     size_t n_work;
     int32_t start;  /* -1: not known yet */
     uint64_t epoch; /* counts resets; state numbers are good within one */
+    size_t spent;   /* places looked at since the user set it to 0: what bounds the time of one call from outside */
 } mw_dfa;
 
 MW_MUST_CHECK mw_status mw_dfa_init(mw_dfa *d, const mw_nfa *g);
@@ -57,7 +58,7 @@ void mw_dfa_reset(mw_dfa *d);
 size_t mw_dfa_bytes(const mw_dfa *d);
 
 MW_MUST_CHECK mw_status mw_dfa_start(mw_dfa *d, int32_t *state);
-/* MW_ERR_LIMIT: the schema is too ambiguous here, or needs too many states. */
+/* MW_ERR_LIMIT: the schema is too ambiguous here: too many places in one state, too many states, or too much spent. */
 MW_MUST_CHECK mw_status mw_dfa_find(mw_dfa *d, int32_t state, uint8_t byte, int32_t *next);
 
 static inline mw_status mw_dfa_step(mw_dfa *d, int32_t state, uint8_t byte, int32_t *next) {

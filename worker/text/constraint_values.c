@@ -1,4 +1,5 @@
 /* Objects and arrays, with and without a schema for what is in them. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -221,7 +222,9 @@ fail:
 }
 
 static mw_status value_rule(const object *o, json_t *schema, const char *key, int32_t *rule) {
-    if (schema) return mw_schema_rule(o->c, schema, o->it->path, key, -1, rule);
+    char place[256];
+    snprintf(place, sizeof place, "%s%s", schema == o->rest ? "" : "properties/", key);
+    if (schema) return mw_schema_rule(o->c, schema, o->it->path, place, -1, rule);
     *rule = mw_schema_any(o->c);
     return o->c->g->st;
 }
