@@ -100,7 +100,7 @@ typedef struct mw_sampling {
     int n_bias;
     mw_answer_format format;
     const char
-        *schema; /* JSON Schema text for MW_FORMAT_JSON_SCHEMA; what of the standard is understood: docs/SERVING.md */
+        *schema; /* JSON Schema text for MW_FORMAT_JSON_SCHEMA; what of the standard is understood: docs/JSON.md */
 } mw_sampling;
 MW_API mw_sampling mw_sampling_default(void);
 

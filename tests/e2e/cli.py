@@ -237,11 +237,63 @@ def terminal(np):
     check(where + "twice ends the job", code in (0, 130), "%s: %s" % (code, t.seen[-500:]))
 
 
+def valid_person(text):
+    try:
+        v = json.loads(text)
+    except ValueError:
+        return False
+    return (list(v) == ["name", "age", "tags"] and 1 <= len(v["name"]) <= 20 and isinstance(v["age"], int) and
+            0 <= v["age"] <= 120 and len(v["tags"]) <= 3 and set(v["tags"]) <= {"king", "fool"})
+
+
+def json_answers():
+    schema = {"type": "object", "required": ["name", "age", "tags"], "properties": {
+        "name": {"type": "string", "minLength": 1, "maxLength": 20}, "age": {"type": "integer", "minimum": 0, "maximum": 120},
+        "tags": {"type": "array", "items": {"enum": ["king", "fool"]}, "maxItems": 3}}}
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as f:
+        json.dump(schema, f)
+        f.flush()
+        args = [MODEL, "--prompt", PROMPT, "--json-schema", f.name, "--max-tokens", "300", "--quiet"]
+        greedy, _ = run(args)
+        check("--json-schema: greedy, an answer to the schema", valid_person(greedy), greedy)
+        again, _ = run(args, np=2)
+        check("the same on two ranks", again == greedy, again)
+        run(args + ["--json"], want=64)
+        run([MODEL, "--prompt", "x", "--json-schema", "/nonexistent.json"], want=66)
+        f.write("x")
+        f.flush()
+        _, err = run(args, np=2, want=64)
+        check("a schema that is none is reported once", err.count("schema: line 1") == 1, err)
+    objects = jsonl([{"prompt": PROMPT, "temperature": 1, "seed": 5, "n": 16, "max_tokens": 200}], ["--json"])[0]["choices"]
+    whole = [c for c in objects if c["finish_reason"] == "stop"]
+    check("--json: objects, as far as they end", len(whole) >= 2 and all(isinstance(json.loads(c["text"]), dict) for c in whole)
+          and all(c["text"].startswith("{") for c in objects), objects)
+    form = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema, "strict": True}}
+    asked = [{"id": i, "prompt": PROMPT, "temperature": 1.2, "seed": i, "n": 1 + i % 3, "max_tokens": 300, "logprobs": 2,
+              "repetition_penalty": 1.1, "presence_penalty": 0.5, "response_format": form} for i in range(8)]
+    plain = [{"id": "plain", "prompt": PROMPT, "max_tokens": 40, "response_format": {"type": "text"}}]
+    for np in (1, 2):
+        lines = jsonl(asked + plain, np=np)
+        texts = [c for l in lines[:-1] for c in l.get("choices", [l])]
+        check("JSON lines with a schema, %d ranks" % np, all(c.get("finish_reason") == "stop" and valid_person(c["text"])
+                                                            for c in texts) and len(texts) == 15, lines)
+        check("a free answer beside them is the golden one", lines[-1]["token_ids"] ==
+              GOLDEN["gold"]["prompts"][0]["greedy_ids"][:40], lines[-1])
+    bad = jsonl([{"prompt": "x", "response_format": f} for f in (
+        {"type": "xml"}, {"type": "json_schema"}, {"type": "json_schema", "json_schema": {"schema": {"not": {}}}},
+        {"type": "json_schema", "json_schema": {"schema": False}})] +
+        [{"prompt": "x", "max_tokens": 3, "response_format": form}])
+    words = ("response_format", "schema is missing", "'not' is not supported", "no value")
+    check("formats that are refused, in words", all(w in l["error"]["message"] for w, l in zip(words, bad)), bad)
+    check("too few tokens: cut off, and said so", bad[4]["finish_reason"] == "length", bad[4])
+
+
 def main():
     help_and_version()
     prompts()
     pipes()
     json_lines()
+    json_answers()
     perplexity()
     terminal(1)
     terminal(2)

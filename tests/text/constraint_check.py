@@ -2,7 +2,7 @@
 """constraint_check.py PROGRAM [SEED]: answers drawn by test_constraint_random, against Python's jsonschema.
 
 The program checks types and sizes itself; patterns, formats and how schemas combine are checked here by somebody else's
-reading of the standard. oneOf is read as anyOf, as docs/SERVING.md says of our side.
+reading of the standard. oneOf is read as anyOf, as docs/JSON.md says of our side.
 """
 import datetime
 import json

@@ -6,7 +6,7 @@
  *
  * What is accepted is decided byte by byte: valid JSON in valid UTF-8 without control characters, with white space
  * only where it may be and only so much. From every state a complete value can be reached. What of JSON Schema is
- * understood: docs/SERVING.md; anything else is refused, never ignored.
+ * understood: docs/JSON.md; anything else is refused, never ignored.
  *
  * Thread-safety: any thread may compile; states of one constraint may be used from several threads, one thread a state.
  */

@@ -1,5 +1,5 @@
 /* worker/text/constraint_schema.h - a JSON Schema as rules over bytes. What of the standard is understood, and how:
- * docs/SERVING.md. Private to constraint*.c.
+ * docs/JSON.md. Private to constraint*.c.
  *
  *   constraint_schema.c    the schemas of a document one after the other: keywords, references, types, constants
  *   constraint_merge.c     allOf, and what stands beside $ref, anyOf and oneOf

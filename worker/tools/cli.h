@@ -24,6 +24,8 @@ typedef struct cli_opts {
     char **stop; /* [sampling.n_stop] */
     int32_t *stop_ids;
     mw_token_bias *bias;
+    const char *json_schema; /* a file; */
+    mw_str schema;           /* its text, on rank 0 */
 } cli_opts;
 
 /* Fills *o. Ends the process for --help, --version and wrong usage (printing on one rank only). */

@@ -34,6 +34,8 @@ enum {
     OPT_N,
     OPT_LOGPROBS,
     OPT_PROMPT_LOGPROBS,
+    OPT_JSON,
+    OPT_JSON_SCHEMA,
     OPT_CTX,
     OPT_MAX_SEQS,
     OPT_MAX_STEP_TOKENS,
@@ -96,6 +98,8 @@ static const struct argp_option k_options[] = {
     {"n", 'n', "N", 0, "N answers; answer i uses seed + i", 0},
     {"logprobs", OPT_LOGPROBS, "K", 0, "With --jsonl: log-probabilities of each new token and of the K best", 0},
     {"prompt-logprobs", OPT_PROMPT_LOGPROBS, "K", 0, "The same for the prompt's tokens", 0},
+    {"json", OPT_JSON, 0, 0, "The answer is a JSON object", 0},
+    {"json-schema", OPT_JSON_SCHEMA, "FILE", 0, "The answer is JSON as the JSON Schema in FILE has it", 0},
     {0, 0, 0, 0, "The server", 3},
     {"api-key", OPT_API_KEY, "KEY", 0, "Who asks must know KEY (may be repeated; other users of this machine see it)",
      0},
@@ -232,6 +236,8 @@ static bool parse_sampling(int key, char *arg, struct argp_state *s, cli_opts *o
     case 'n': p->n = (int)whole(s, "n", arg, 1, 128); return true;
     case OPT_LOGPROBS: p->logprobs = (int)whole(s, "logprobs", arg, 0, 1 << 26); return true;
     case OPT_PROMPT_LOGPROBS: p->prompt_logprobs = (int)whole(s, "prompt-logprobs", arg, 0, 1000); return true;
+    case OPT_JSON: p->format = MW_FORMAT_JSON_OBJECT; return true;
+    case OPT_JSON_SCHEMA: o->json_schema = arg; return true;
     default: return false;
     }
 }
@@ -332,6 +338,8 @@ static error_t parse(int key, char *arg, struct argp_state *s) {
             argp_error(s, "--prompt, --prompt-file, --jsonl, --perplexity, --listen, --batch-in and --dry-run exclude "
                           "each other");
         if (!o->batch_in != !o->batch_out) argp_error(s, "--batch-in and --batch-out go together");
+        if (o->json_schema && o->sampling.format == MW_FORMAT_JSON_OBJECT)
+            argp_error(s, "--json and --json-schema exclude each other");
         if (o->chat && o->raw) argp_error(s, "--chat and --raw exclude each other");
         return 0;
     default: return ARGP_ERR_UNKNOWN;
@@ -384,6 +392,7 @@ void cli_free(cli_opts *o) {
     free(o->stop);
     free(o->stop_ids);
     free(o->bias);
+    mw_str_free(&o->schema);
     free(o->api_keys);
     free(o->names);
 }

@@ -117,6 +117,29 @@ fail:
     return st;
 }
 
+/* "response_format" of OpenAI's API. */
+static mw_status get_format(cli_request *q) {
+    const json_t *v = json_object_get(q->object, "response_format");
+    mw_sampling *s = &q->r.sampling;
+    if (!v || json_is_null(v)) return MW_OK;
+    const char *type = json_string_value(json_object_get(v, "type"));
+    s->schema = NULL;
+    if (type && strcmp(type, "text") == 0) {
+        s->format = MW_FORMAT_TEXT;
+    } else if (type && strcmp(type, "json_object") == 0) {
+        s->format = MW_FORMAT_JSON_OBJECT;
+    } else if (type && strcmp(type, "json_schema") == 0) {
+        const json_t *schema = json_object_get(json_object_get(v, "json_schema"), "schema");
+        if (!schema) return MW_FAIL(MW_ERR_USAGE, "response_format: json_schema.schema is missing");
+        s->format = MW_FORMAT_JSON_SCHEMA;
+        s->schema = q->schema = json_dumps(schema, JSON_COMPACT | JSON_ENCODE_ANY);
+        if (!q->schema) return MW_FAIL(MW_ERR_NOMEM, "response_format");
+    } else {
+        return MW_FAIL(MW_ERR_USAGE, "response_format: expected type text, json_object or json_schema");
+    }
+    return MW_OK;
+}
+
 static mw_status get_sampling(cli_request *q) {
     mw_status st = MW_OK;
     const json_t *o = q->object;
@@ -138,6 +161,7 @@ static mw_status get_sampling(cli_request *q) {
     MW_TRY(st, get_stop(q));
     MW_TRY(st, get_stop_ids(q));
     MW_TRY(st, get_bias(q));
+    MW_TRY(st, get_format(q));
 fail:
     return st;
 }
@@ -192,7 +216,8 @@ static mw_status refuse_unknown(json_t *o) {
                                         "prompt_logprobs",
                                         "stop",
                                         "stop_ids",
-                                        "logit_bias"};
+                                        "logit_bias",
+                                        "response_format"};
     for (void *it = json_object_iter(o); it; it = json_object_iter_next(o, it)) {
         size_t i = 0;
         while (i < sizeof known / sizeof *known && strcmp(json_object_iter_key(it), known[i]) != 0) i++;
@@ -223,5 +248,6 @@ void cli_request_free(cli_request *q) {
     free(q->stop);
     free(q->stop_ids);
     free(q->bias);
+    free(q->schema);
     *q = (cli_request){0};
 }

@@ -11,6 +11,7 @@ typedef struct cli_request {
     const char **stop;
     int32_t *stop_ids;
     mw_token_bias *bias;
+    char *schema;
 } cli_request;
 
 /* A line of --jsonl. Missing fields take the command line's values. MW_ERR_USAGE names the field. *q is to be freed in

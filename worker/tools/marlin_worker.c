@@ -10,6 +10,7 @@
 #include "worker/tools/cli.h"
 
 #define MAX_PROMPT_FILE ((size_t)256 << 20)
+#define MAX_SCHEMA_FILE ((size_t)1 << 20)
 
 static mw_status run_prompt_file(mw_engine *e, const cli_opts *o) {
     mw_str text = {0};
@@ -20,6 +21,17 @@ static mw_status run_prompt_file(mw_engine *e, const cli_opts *o) {
     return st;
 }
 
+/* --json-schema: rank 0 alone needs the file. */
+static mw_status read_schema(cli_opts *o) {
+    if (!o->json_schema) return MW_OK;
+    mw_status st = mw_read_file(o->json_schema, MAX_SCHEMA_FILE, &o->schema);
+    if (st != MW_OK) return st;
+    if (strlen(o->schema.p) != o->schema.n) return MW_FAIL(MW_ERR_FORMAT, "%s: not text", o->json_schema);
+    o->sampling.format = MW_FORMAT_JSON_SCHEMA;
+    o->sampling.schema = o->schema.p;
+    return MW_OK;
+}
+
 static mw_status dry_run(mw_engine *e) {
     char *text = NULL;
     mw_status st = mw_engine_report(e, &text);
@@ -28,8 +40,10 @@ static mw_status dry_run(mw_engine *e) {
     return st;
 }
 
-static mw_status run_rank0(mw_engine *e, const cli_opts *o) {
+static mw_status run_rank0(mw_engine *e, cli_opts *o) {
     if (o->engine.dry_run) return dry_run(e);
+    mw_status st = read_schema(o);
+    if (st != MW_OK) return st;
     if (o->server.listen) return cli_run_server(e, o);
     if (o->batch_in) return cli_run_batch(e, o);
     if (o->perplexity) return cli_run_perplexity(e, o);
