@@ -123,9 +123,14 @@ MW_MUST_CHECK mw_status mw_comm_device_all_reduce(mw_comm *c, void *buf, size_t 
 MW_MUST_CHECK mw_status mw_comm_device_gather_cols(mw_comm *c, const void *src, size_t rows, const size_t *cols,
                                                    void *blocks, void *dst, mw_dtype dtype);
 
+/* The ranks' blocks of `bytes` one after the other in dst, on every rank. Enqueued, may be captured. Collective. */
+MW_MUST_CHECK mw_status mw_comm_device_all_gather(mw_comm *c, const void *src, size_t bytes, void *dst);
+
 /* Until the stream has done all that was enqueued; a rank that died, failed or is silent past the deadline ends the
  * wait with the group's failure, also when a captured graph waits for it on the device. Not collective. */
 MW_MUST_CHECK mw_status mw_comm_device_wait(mw_comm *c);
+/* The same until done(arg, &yes) says so, which must not wait itself: of a part of what was enqueued. */
+MW_MUST_CHECK mw_status mw_comm_device_wait_for(mw_comm *c, mw_status (*done)(void *arg, bool *yes), void *arg);
 
 /* Time this rank spent waiting for others in step collectives since the last call, seconds. */
 double mw_comm_wait_s(mw_comm *c);

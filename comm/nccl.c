@@ -17,8 +17,15 @@
 enum {
     LOOK_NS = 200000,   /* between looks at the group while spinning */
     SPIN_NS = 20000000, /* a decode step is over by then; a long prefill need not burn the core */
-    SLEEP_NS = 50000
+    NAP_NS = 50000,
+    SUSPENDED_NS = 500000000 /* a gap this long means that this process itself was stopped: nobody else's fault */
 };
+
+/* A wait for the device. */
+typedef struct {
+    int64_t began, last, next; /* next: when to look at the group */
+    int64_t stopped;           /* time in which this process was stopped */
+} device_wait;
 
 typedef struct {
     void *p;
@@ -50,8 +57,13 @@ static mw_status nccl_fail(mw_comm *c, ncclResult_t r, const char *what) {
     return st;
 }
 
-/* What may have gone wrong elsewhere while this rank waits since `began`. MW_OK: wait on. */
-static mw_status look(mw_comm *c, int64_t began, const char *what) {
+static device_wait wait_begin(void) {
+    int64_t now = mw_now_ns();
+    return (device_wait){.began = now, .last = now, .next = now + LOOK_NS};
+}
+
+/* What may have gone wrong elsewhere while this rank waits. MW_OK: wait on. */
+static mw_status look(mw_comm *c, const device_wait *w, const char *what) {
     mw_status st = MW_OK;
     ncclResult_t r = ncclSuccess;
     mw_device_group *g = c->device;
@@ -64,7 +76,7 @@ static mw_status look(mw_comm *c, int64_t began, const char *what) {
     if (st == MW_OK && g->nccl && g->n->CommGetAsyncError(g->nccl, &r) == ncclSuccess && r != ncclSuccess &&
         r != ncclInProgress)
         return nccl_fail(c, r, what);
-    int64_t waited = mw_now_ns() - began;
+    int64_t waited = w->last - w->began - w->stopped;
     if (st == MW_OK && waited > c->timeout_ns)
         st = mw_group_raise(c, MW_FAIL(MW_ERR_TIMEOUT, "%s did not end within %.1f s: a rank or a GPU is stuck", what,
                                        (double)waited * 1e-9));
@@ -72,51 +84,60 @@ static mw_status look(mw_comm *c, int64_t began, const char *what) {
     return st;
 }
 
-static void doze(int64_t waited) {
-    const struct timespec nap = {.tv_nsec = SLEEP_NS};
-    if (waited > SPIN_NS)
+/* One turn of a wait: a look at the group now and then, and a nap where the wait is a long one. */
+static mw_status wait_turn(mw_comm *c, device_wait *w, const char *what) {
+    const struct timespec nap = {.tv_nsec = NAP_NS};
+    int64_t now = mw_now_ns();
+    if (now - w->last > SUSPENDED_NS) w->stopped += now - w->last;
+    w->last = now;
+    if (now < w->next) return MW_OK;
+    mw_status st = look(c, w, what);
+    w->next = now + LOOK_NS;
+    if (now - w->began > SPIN_NS)
         nanosleep(&nap, NULL);
     else
         mw_cpu_relax();
+    return st;
 }
 
 /* Calls on a non-blocking communicator may still be under way when they return, also some that return ncclSuccess. */
 static mw_status settle(mw_comm *c, ncclResult_t r, const char *what) {
     mw_device_group *g = c->device;
-    int64_t began = mw_now_ns(), next = began + LOOK_NS;
+    device_wait w = wait_begin();
     if (r == ncclSuccess) r = ncclInProgress;
     while (r == ncclInProgress) {
-        int64_t now = mw_now_ns();
         if (g->n->CommGetAsyncError(g->nccl, &r) != ncclSuccess) return nccl_fail(c, ncclInternalError, what);
-        if (r == ncclInProgress && now > next) {
-            mw_status st = look(c, began, what);
-            if (st != MW_OK) return st;
-            next = now + LOOK_NS;
-            doze(now - began);
-        }
+        if (r != ncclInProgress) break;
+        mw_status st = wait_turn(c, &w, what);
+        if (st != MW_OK) return st;
     }
     return r == ncclSuccess ? MW_OK : nccl_fail(c, r, what);
 }
 
-mw_status mw_comm_device_wait(mw_comm *c) {
+mw_status mw_comm_device_wait_for(mw_comm *c, mw_status (*done)(void *arg, bool *yes), void *arg) {
     mw_device_group *g = c->device;
     mw_status st = mw_call_enter(c, MW_CALL_DEVICE, 0);
-    int64_t began = mw_now_ns(), next = began + LOOK_NS;
+    device_wait w = wait_begin();
+    bool yes = false;
     while (st == MW_OK) {
-        cudaError_t e = cudaStreamQuery(g->stream);
-        if (e == cudaSuccess) return MW_OK;
-        if (e != cudaErrorNotReady) {
-            st = mw_group_raise(c, MW_FAIL(MW_ERR_INTERNAL, "GPU: %s", cudaGetErrorString(e)));
-            break;
-        }
-        int64_t now = mw_now_ns();
-        if (now < next) continue;
-        st = look(c, began, "a step on the devices");
-        next = now + LOOK_NS;
-        doze(now - began);
+        st = done(arg, &yes);
+        if (st != MW_OK) st = mw_group_raise(c, st);
+        if (st == MW_OK && yes) return MW_OK;
+        if (st == MW_OK) st = wait_turn(c, &w, "a step on the devices");
     }
     abort_group(g); /* else what is on the device would wait for the others for ever */
     return st;
+}
+
+static mw_status stream_done(void *arg, bool *yes) {
+    cudaError_t e = cudaStreamQuery((cudaStream_t)arg);
+    *yes = e == cudaSuccess;
+    if (e == cudaSuccess || e == cudaErrorNotReady) return MW_OK;
+    return MW_FAIL(MW_ERR_INTERNAL, "GPU: %s", cudaGetErrorString(e));
+}
+
+mw_status mw_comm_device_wait(mw_comm *c) {
+    return mw_comm_device_wait_for(c, stream_done, c->device->stream);
 }
 
 /* ---- opening ---- */
@@ -221,6 +242,15 @@ static ncclDataType_t type_of(mw_dtype t) {
 mw_status mw_comm_device_all_reduce(mw_comm *c, void *buf, size_t n_elems, mw_dtype dtype) {
     mw_device_group *g = c->device;
     return settle(c, g->n->AllReduce(buf, buf, n_elems, type_of(dtype), ncclSum, g->nccl, g->stream), "an all-reduce");
+}
+
+mw_status mw_comm_device_all_gather(mw_comm *c, const void *src, size_t bytes, void *dst) {
+    mw_device_group *g = c->device;
+    ncclResult_t r = g->n->GroupStart();
+    for (int i = 0; i < c->size && (r == ncclSuccess || r == ncclInProgress); i++)
+        r = g->n->Broadcast(src, (char *)dst + (size_t)i * bytes, bytes, ncclInt8, i, g->nccl, g->stream);
+    ncclResult_t end = g->n->GroupEnd();
+    return settle(c, end != ncclSuccess ? end : r, "a gather");
 }
 
 mw_status mw_comm_device_gather_cols(mw_comm *c, const void *src, size_t rows, const size_t *cols, void *blocks,

@@ -18,6 +18,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "kernels/draw.h"
 #include "worker/base/dtype.h"
 MW_BEGIN_DECLS
 
@@ -98,6 +99,7 @@ typedef struct mw_attn {
 /* ---- devices ---------------------------------------------------------------------------------------------------- */
 
 #define MW_LANE_SLOTS 4
+#define MW_FETCHES    2
 
 typedef struct mw_dev_opts {
     int device;    /* CUDA: ordinal. CPU: ignored */
@@ -136,6 +138,10 @@ typedef struct mw_kernels {
     mw_status (*to_host)(mw_dev *d, void *host_dst, const void *src, size_t bytes);   /* waits */
     mw_status (*zero)(mw_dev *d, void *dst, size_t bytes);
     mw_status (*sync)(mw_dev *d);
+    /* A copy to host_alloc memory that nobody waits for: enqueued, under one of MW_FETCHES marks. It has happened, with
+     * all that was enqueued before it, once fetched() says so, which does not wait. */
+    mw_status (*fetch)(mw_dev *d, void *host_dst, const void *src, size_t bytes, int mark);
+    mw_status (*fetched)(mw_dev *d, int mark, bool *yes);
 
     /* Host memory that copies to and from the device fastest (page-locked for CUDA). */
     mw_status (*host_alloc)(mw_dev *d, void **out, size_t bytes, const char *what);
@@ -170,10 +176,10 @@ typedef struct mw_kernels {
     mw_status (*linear)(mw_dev *d, const mw_linear *w, int64_t m, const void *x, int64_t ldx, void *y, int64_t ldy,
                         bool y_f32);
 
-    /* dst[i,:] = table[token[i] - v0,:] for v0 <= token[i] < v1, else zeros (another rank has it; all-reduce follows).
-     * table: [v1 - v0][h] in `dtype`. */
-    mw_status (*embed)(mw_dev *d, void *dst, int64_t m, int64_t h, const int32_t *token, const void *table,
-                       mw_dtype dtype, int64_t v0, int64_t v1);
+    /* dst[i,:] = table[t - v0,:] for v0 <= t < v1, else zeros (another rank has it; all-reduce follows). t is token[i],
+     * or chosen[-1 - token[i]] where token[i] is negative and chosen not NULL. table: [v1 - v0][h] in `dtype`. */
+    mw_status (*embed)(mw_dev *d, void *dst, int64_t m, int64_t h, const int32_t *token, const int32_t *chosen,
+                       const void *table, mw_dtype dtype, int64_t v0, int64_t v1);
 
     /* x += delta (skipped when delta is NULL), then dst[i,j] = x[i,p] / sqrt(mean_j x[i,j]^2 + eps) * w[p] with
      * p = perm ? perm[j] : j. x: residual stream [m,h] in act; w: f32 [h]; perm: i32 [h] (act-order gather fused into
@@ -201,10 +207,21 @@ typedef struct mw_kernels {
     mw_status (*silu_mul)(mw_dev *d, void *dst, int64_t ld_dst, const void *x, int64_t ld, int64_t m, int64_t n,
                           int64_t up_off);
 
-    /* token[i] = column of the largest of logits[i, 0 .. vocab), the lowest of equals, and best[i] its value; -1 and
-     * NaN when the row holds a NaN. logits: f32, rows ld apart. */
+    /* token[i] = column of the largest of logits[i, 0 .. vocab), the lowest of equals, and best[i] its value; token[i]
+     * is -1 where that is not finite, and best[i] NaN when the row holds a NaN. logits: f32, rows ld apart. */
     mw_status (*argmax)(mw_dev *d, int32_t *token, float *best, const float *logits, int64_t ld, int64_t rows,
                         int64_t vocab);
+
+    /* The same of n parts side by side: parts [n][2][stride] are tokens and, as f32, their values, as argmax left them
+     * for `rows` rows. chosen[i] = first[p] + the token of the part p with the largest value, the first of equals; -1
+     * where that is not finite or a value is NaN. first[p] < 0: there is no part p. first: device memory. */
+    mw_status (*best_of)(mw_dev *d, int32_t *chosen, const int32_t *parts, int n, int64_t stride, const int32_t *first,
+                         int64_t rows);
+
+    /* token[i] = what how[i] draws from logits[i, 0 .. vocab) (kernels/draw.h), -1 when the row is not sound. how:
+     * device memory. */
+    mw_status (*draw)(mw_dev *d, int32_t *token, const mw_draw *how, const float *logits, int64_t ld, int64_t rows,
+                      int64_t vocab);
 
     /* Number of NaN or infinite elements of [m, n]; waits. For MARLIN_CHECK_NAN and tests. f32: elements are f32. */
     mw_status (*count_nonfinite)(mw_dev *d, const void *x, int64_t ld, int64_t m, int64_t n, bool f32, int64_t *count);

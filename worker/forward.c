@@ -1,6 +1,4 @@
 /* One step of the model: the order of the kernels and collectives, readable from top to bottom. */
-#include <math.h>
-
 #include "worker/base/clock.h"
 #include "worker/model.h"
 
@@ -11,7 +9,7 @@ typedef struct {
     int layer;  /* for messages; -1 outside the layers */
 } step_ctx;
 
-static mw_status wait(mw_model *m) {
+mw_status mw_model_wait(mw_model *m) {
     return m->devices_join ? mw_comm_device_wait(m->comm) : m->k->sync(m->dev);
 }
 
@@ -20,7 +18,7 @@ static mw_status check(step_ctx *c, const char *where, const void *x, int64_t ld
     int64_t bad = 0;
     mw_model *m = c->m;
     if (!m->o.check_nan) return MW_OK;
-    mw_status st = wait(m); /* counting waits too, but without an eye on the other ranks */
+    mw_status st = mw_model_wait(m); /* counting waits too, but without an eye on the other ranks */
     if (st == MW_OK) st = m->k->count_nonfinite(m->dev, x, ld, rows, n, false, &bad);
     if (st != MW_OK || bad == 0) return st;
     if (c->layer < 0)
@@ -31,7 +29,7 @@ static mw_status check(step_ctx *c, const char *where, const void *x, int64_t ld
 }
 
 /* For calls that have finished when they return: how long they took. */
-static mw_status timed(double *total, double start, mw_status st) {
+mw_status mw_model_timed(double *total, double start, mw_status st) {
     *total += mw_now_s() - start;
     return st;
 }
@@ -40,7 +38,7 @@ static mw_status linear(mw_model *m, const mw_linear *w, int64_t rows, const voi
                         bool y_f32) {
     double start = mw_now_s();
     if (!m->on_host) return m->k->linear(m->dev, w, rows, x, ldx, y, ldy, y_f32);
-    return timed(&m->gemm_s, start, m->k->linear(m->dev, w, rows, x, ldx, y, ldy, y_f32));
+    return mw_model_timed(&m->gemm_s, start, m->k->linear(m->dev, w, rows, x, ldx, y, ldy, y_f32));
 }
 
 /* Partial results of all ranks added up, on every rank. */
@@ -50,7 +48,7 @@ static mw_status reduce(step_ctx *c, void *x) {
     double start = mw_now_s();
     if (mw_comm_size(m->comm) == 1) return MW_OK;
     if (m->devices_join) return mw_comm_device_all_reduce(m->comm, x, n, m->act);
-    return timed(&m->collective_s, start, mw_comm_all_reduce_f32(m->comm, x, n));
+    return mw_model_timed(&m->collective_s, start, mw_comm_all_reduce_f32(m->comm, x, n));
 }
 
 /* x += delta; then the norm, in the order that projection `p` wants its inputs, and the projection itself. */
@@ -119,7 +117,7 @@ static mw_status layers(step_ctx *c) {
     mw_model *m = c->m;
     int64_t h = m->cfg->hidden;
     const mw_range v = m->plan->rank[m->rank].vocab;
-    MW_TRY(st, m->k->embed(m->dev, m->x, c->t, h, c->b.token, m->embed, m->embed_dtype, v.lo, v.hi));
+    MW_TRY(st, m->k->embed(m->dev, m->x, c->t, h, c->b.token, m->chosen, m->embed, m->embed_dtype, v.lo, v.hi));
     MW_TRY(st, reduce(c, m->x));
     MW_TRY(st, check(c, "embed_tokens", m->x, h, c->t, h));
     const void *delta = NULL; /* the previous block's output, added by the next norm */
@@ -136,8 +134,18 @@ fail:
     return st;
 }
 
-/* Final norm and lm_head of n wanted rows: this rank's slice of the vocabulary, and the best token of it. */
-static mw_status head(mw_model *m, const int32_t *row, int n) {
+/* The ranks' best tokens become the model's, where that can happen on the devices. */
+static mw_status join_best(mw_model *m, int n) {
+    mw_status st = MW_OK;
+    size_t most = (size_t)m->o.max_logits;
+    if (!m->devices_join) return MW_OK;
+    MW_TRY(st, mw_comm_device_all_gather(m->comm, m->best_token, 2 * most * sizeof(int32_t), m->best_parts));
+    st = m->k->best_of(m->dev, m->chosen, m->best_parts, mw_comm_size(m->comm), (int64_t)most, m->vocab_first, n);
+fail:
+    return st;
+}
+
+mw_status mw_model_head(mw_model *m, const int32_t *row, int n) {
     mw_status st = MW_OK;
     const mw_range v = m->plan->rank[m->rank].vocab;
     int64_t h = m->cfg->hidden, valid = (v.hi < m->cfg->vocab ? v.hi : m->cfg->vocab) - v.lo;
@@ -149,6 +157,7 @@ static mw_status head(mw_model *m, const int32_t *row, int n) {
     MW_TRY(st, m->k->add_norm(m->dev, xs, ps, ns, n, h, m->norm, (float)m->cfg->rms_eps, m->lm_head_perm));
     MW_TRY(st, linear(m, &m->lm_head, n, ns, h, m->logits, m->lm_head.n, true));
     if (valid > 0) MW_TRY(st, m->k->argmax(m->dev, m->best_token, best, m->logits, m->lm_head.n, n, valid));
+    st = join_best(m, n);
 fail:
     return st;
 }
@@ -157,93 +166,7 @@ mw_status mw_model_enqueue(mw_model *m, const mw_batch *b, const int32_t *logit_
     mw_status st = MW_OK;
     step_ctx c = {.m = m, .b = *b, .layer = -1, .t = b->n_tokens};
     MW_TRY(st, layers(&c));
-    if (n_logits > 0) MW_TRY(st, head(m, logit_row, n_logits));
+    if (n_logits > 0) MW_TRY(st, mw_model_head(m, logit_row, n_logits));
 fail:
     return st;
-}
-
-/* The ranks' best tokens of n rows become the model's. */
-static mw_status give_tokens(mw_model *m, const mw_step_sink *sink, int first, int n) {
-    mw_status st = MW_OK;
-    int ranks = mw_comm_size(m->comm);
-    size_t most = (size_t)m->o.max_logits;
-    MW_TRY(st, m->k->to_host(m->dev, m->best_host, m->best_token, 2 * most * sizeof(int32_t)));
-    double start = mw_now_s();
-    st = mw_comm_all_gather_bytes(m->comm, m->best_host, 2 * most * sizeof(int32_t), m->best_all);
-    MW_TRY(st, timed(&m->collective_s, start, st));
-    if (!sink) return MW_OK;
-    int32_t *chosen = m->best_host;
-    for (int i = 0; i < n; i++) {
-        float best = -INFINITY;
-        chosen[i] = -1;
-        for (int r = 0; r < ranks; r++) {
-            const mw_range v = m->plan->rank[r].vocab;
-            const int32_t *token = (const int32_t *)m->best_all + 2 * most * (size_t)r;
-            float value = ((const float *)(token + most))[i];
-            if (v.lo >= m->cfg->vocab || value <= best) continue; /* equals: the lowest token */
-            if (!isfinite(value)) {                               /* NaN compares false, and comes here */
-                chosen[i] = -1;
-                break;
-            }
-            best = value;
-            chosen[i] = (int32_t)v.lo + token[i];
-        }
-    }
-    st = sink->tokens(sink->arg, chosen, first, n);
-fail:
-    return st;
-}
-
-/* All logits of n rows: the slices of the vocabulary meet on rank 0. */
-static mw_status give_logits(mw_model *m, const mw_step_sink *sink, int first, int n) {
-    mw_status st = MW_OK;
-    bool many = mw_comm_size(m->comm) > 1;
-    if (!m->on_host)
-        MW_TRY(st, m->k->to_host(m->dev, m->logits_here, m->logits, (size_t)n * (size_t)m->lm_head.n * sizeof(float)));
-    double start = mw_now_s();
-    if (many) st = mw_comm_gather_cols_f32(m->comm, 0, m->logits_here, (size_t)n, m->vocab_cols, m->logits_all);
-    MW_TRY(st, timed(&m->collective_s, start, st));
-    if (sink) st = sink->logits(sink->arg, many ? m->logits_all : m->logits_here, m->vocab_width, first, n);
-fail:
-    return st;
-}
-
-static mw_status give(mw_model *m, const mw_step *s, const mw_step_sink *sink, int first, int n) {
-    mw_status st = wait(m);
-    if (st != MW_OK) return st;
-    return s->h.greedy ? give_tokens(m, sink, first, n) : give_logits(m, sink, first, n);
-}
-
-/* The step's arrays on the device. */
-static mw_status upload(mw_model *m, const mw_step *s, mw_batch *b, const int32_t **logit_row) {
-    if (s->words > m->batch_words || s->h.n_tokens > m->o.max_step_tokens || s->h.max_ctx > m->o.ctx)
-        return MW_FAIL(MW_ERR_INTERNAL, "step of %d rows, context %d, %zu words: prepared for %d, %d and %zu",
-                       s->h.n_tokens, s->h.max_ctx, s->words, m->o.max_step_tokens, m->o.ctx, m->batch_words);
-    *b = mw_step_batch(s, m->batch);
-    *logit_row = m->batch + (s->logit_row - s->data);
-    return m->k->to_device(m->dev, m->batch, s->data, s->words * sizeof *s->data);
-}
-
-/* Kernel by kernel, with any number of logit rows: as many at a time as there is room for. */
-static mw_status plain_step(mw_model *m, const mw_step *s, const mw_step_sink *sink) {
-    mw_status st = MW_OK;
-    step_ctx c = {.m = m, .layer = -1, .t = s->h.n_tokens};
-    const int32_t *row = NULL;
-    MW_TRY(st, upload(m, s, &c.b, &row));
-    MW_TRY(st, layers(&c));
-    for (int first = 0; first < s->h.n_logits; first += m->o.max_logits) {
-        int n = s->h.n_logits - first < m->o.max_logits ? s->h.n_logits - first : m->o.max_logits;
-        MW_TRY(st, head(m, row + first, n));
-        MW_TRY(st, give(m, s, sink, first, n));
-    }
-    if (s->h.n_logits == 0) st = wait(m); /* a fault of this step is to be found in this step */
-fail:
-    return st;
-}
-
-mw_status mw_model_step(mw_model *m, const mw_step *s, const mw_step_sink *sink) {
-    bool launched = false;
-    mw_status st = mw_graphs_try(m, s, &launched);
-    if (st != MW_OK) return st;
-    return launched ? give(m, s, sink, 0, s->h.n_logits) : plain_step(m, s, sink);
 }

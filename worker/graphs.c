@@ -75,7 +75,7 @@ static mw_status record(mw_model *m, int c, int r, bool run_first) {
     if (run_first) {
         MW_TRY(st, upload(m));
         MW_TRY(st, mw_model_enqueue(m, &b, logit_row, g->rows[r]));
-        MW_TRY(st, m->devices_join ? mw_comm_device_wait(m->comm) : m->k->sync(m->dev));
+        MW_TRY(st, mw_model_wait(m));
     }
     MW_TRY(st, m->k->capture_begin(m->dev));
     st = mw_model_enqueue(m, &b, logit_row, g->rows[r]);

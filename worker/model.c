@@ -8,7 +8,7 @@
 
 /* Extents of this rank that decide the workspace. Computed from the plan alone, so that a dry run can know them. */
 typedef struct {
-    int64_t hidden, qkv, attn, attn_all, o_in, gate_up, logits, vocab_all;
+    int64_t hidden, qkv, attn, attn_all, o_in, gate_up, logits, vocab_sum, vocab_all;
 } extents;
 
 static int64_t stored_cols(const mw_weight *w, mw_range n) {
@@ -43,7 +43,8 @@ static extents extents_of(const mw_plan *p, int rank) {
         mw_round_up(e.attn, MW_TILE_N) + 2 * mw_round_up(mw_range_len(p->rank[rank].kv_heads) * c->head_dim, MW_TILE_N);
     e.gate_up = 2 * mw_round_up(mw_range_len(p->rank[rank].mlp), MW_TILE_N);
     e.logits = cols_of(p, rank, head_weight(p));
-    for (int r = 0; r < p->n_ranks && rank == 0 && p->n_ranks > 1; r++) e.vocab_all += cols_of(p, r, head_weight(p));
+    for (int r = 0; r < p->n_ranks; r++) e.vocab_sum += cols_of(p, r, head_weight(p));
+    if (rank == 0 && p->n_ranks > 1) e.vocab_all = e.vocab_sum;
     return e;
 }
 
@@ -54,13 +55,14 @@ typedef struct {
     bool shared; /* all ranks' together: summed up in place by a collective */
 } buffer;
 
-#define N_BUFFERS 14
+#define N_BUFFERS 18
 
 /* The buffers of a step: where the pointer goes and how large each is. `m` may be a blank model when only sizes count.
  */
 static void list_buffers(mw_model *m, const extents *e, const mw_model_opts *o, size_t act, buffer b[N_BUFFERS]) {
     size_t t = (size_t)o->max_step_tokens, l = (size_t)o->max_logits, h = (size_t)e->hidden;
     size_t words = 4 * t + 2 * t + 2 + (size_t)o->max_block_table + t;
+    size_t ranks = (size_t)m->plan->n_ranks, joined = l * (size_t)e->vocab_sum * sizeof(float);
     const buffer all[N_BUFFERS] = {
         {&m->x, t * h * act, "residual stream", true},
         {&m->xn, t * h * act, "normed input", false},
@@ -74,6 +76,10 @@ static void list_buffers(mw_model *m, const extents *e, const mw_model_opts *o, 
         {&m->sel, 3 * l * h * act, "rows for lm_head", false},
         {&m->logits, l * (size_t)e->logits * sizeof(float), "logits", false},
         {(void **)&m->best_token, 2 * l * sizeof(int32_t), "best tokens", false},
+        {(void **)&m->best_parts, ranks > 1 ? 2 * l * ranks * sizeof(int32_t) : 0, "best tokens of all ranks", false},
+        {(void **)&m->draw, l * sizeof(mw_draw), "sampling parameters", false},
+        {(void **)&m->logits_joined, m->devices_join ? joined : 0, "logits of all ranks", false},
+        {(void **)&m->logits_blocks, m->devices_join ? joined : 0, "logits of all ranks", false},
         {(void **)&m->rope, (size_t)(o->ctx * (mw_ckpt_config(m->plan->ckpt)->head_dim / 2)) * 2 * sizeof(float),
          "rotary table", false},
         {(void **)&m->batch, words * sizeof(int32_t), "step arrays", false},
@@ -95,9 +101,9 @@ uint64_t mw_model_workspace_bytes(const mw_plan *plan, int rank, const mw_model_
 /* What comes back from the device. */
 static mw_status prepare_host(mw_model *m) {
     mw_status st = MW_OK;
-    size_t best = 2 * (size_t)m->o.max_logits * sizeof(int32_t);
-    MW_TRY(st, m->k->host_alloc(m->dev, &m->best_host, best, "best tokens"));
-    MW_TRY(st, m->k->host_alloc(m->dev, &m->best_all, best * (size_t)mw_comm_size(m->comm), "best tokens"));
+    for (int i = 0; i < MW_MODEL_IN_FLIGHT; i++)
+        MW_TRY(st, m->k->host_alloc(m->dev, (void **)&m->chosen_host[i], (size_t)m->o.max_logits * sizeof(int32_t),
+                                    "chosen tokens"));
     if (m->on_host) {
         m->logits_here = m->logits;
     } else {
@@ -147,6 +153,8 @@ fail:
 static mw_status prepare_widths(mw_model *m) {
     mw_status st = MW_OK;
     int n = m->plan->n_ranks;
+    int32_t *first = NULL;
+    void *p = NULL;
     MW_TRY(st, MW_CALLOC(&m->vocab_cols, (size_t)n, "vocabulary widths"));
     MW_TRY(st, MW_CALLOC(&m->q_cols, (size_t)n, "head widths"));
     m->vocab_width = 0;
@@ -155,7 +163,20 @@ static mw_status prepare_widths(mw_model *m) {
         m->q_cols[r] = (size_t)(mw_range_len(m->plan->rank[r].q_heads) * m->cfg->head_dim);
         m->vocab_width += m->vocab_cols[r];
     }
+    m->chosen = m->best_token;
+    if (n == 1) return MW_OK;
+    MW_TRY(st, mw_model_alloc(m, &p, (size_t)m->o.max_logits * sizeof(int32_t), "chosen tokens", &m->workspace_bytes));
+    m->chosen = p;
+    MW_TRY(st, MW_CALLOC(&first, (size_t)n, "vocabulary"));
+    for (int r = 0; r < n; r++) {
+        mw_range v = m->plan->rank[r].vocab;
+        first[r] = v.lo < v.hi && v.lo < m->cfg->vocab ? (int32_t)v.lo : -1;
+    }
+    MW_TRY(st, mw_model_alloc(m, &p, (size_t)n * sizeof(int32_t), "vocabulary", &m->workspace_bytes));
+    m->vocab_first = p;
+    MW_TRY(st, m->k->to_device(m->dev, p, first, (size_t)n * sizeof(int32_t)));
 fail:
+    free(first);
     return st;
 }
 
@@ -195,8 +216,8 @@ void mw_model_free(mw_model *m) {
     if (!m) return;
     mw_graphs_free(m);
     if (!m->on_host && m->logits_here) m->k->host_free(m->dev, m->logits_here);
-    if (m->best_host) m->k->host_free(m->dev, m->best_host);
-    if (m->best_all) m->k->host_free(m->dev, m->best_all);
+    for (int i = 0; i < MW_MODEL_IN_FLIGHT; i++)
+        if (m->chosen_host[i]) m->k->host_free(m->dev, m->chosen_host[i]);
     for (int i = 0; i < m->n_owned; i++) m->k->free(m->dev, m->owned[i]);
     free(m->owned);
     free(m->layer);

@@ -47,6 +47,18 @@ typedef struct mw_model_opts {
 
 typedef struct mw_graphs mw_graphs; /* worker/graphs.c */
 
+/* Steps that may be enqueued before the first of them is finished. */
+enum { MW_MODEL_IN_FLIGHT = MW_FETCHES };
+
+/* A step under way. */
+typedef struct mw_begun {
+    mw_step_choice choose;
+    int n_logits;
+    bool fetches;       /* its tokens are on their way to the host, nothing else is to be done */
+    const int32_t *row; /* otherwise: logit rows, device, and what is drawn of them, host */
+    const mw_draw *draw;
+} mw_begun;
+
 typedef struct mw_model {
     const mw_kernels *k;
     mw_dev *dev;
@@ -67,12 +79,19 @@ typedef struct mw_model {
     size_t *q_cols;     /* [ranks] attention output columns of each rank */
     float *rope;
     void *x, *xn, *part, *qkv, *attn, *attn_all, *attn_blocks, *o_in, *gate_up, *sel, *logits;
-    float *logits_here;  /* host: this rank's logits; the device's own where that is host memory */
-    float *logits_all;   /* rank 0, host: [max_logits][vocab_width] */
-    int32_t *best_token; /* device [max_logits] and, behind it, their values as f32: this rank's largest logits */
-    void *best_host;     /* host copy of both */
-    void *best_all;      /* host: those of all ranks */
-    int32_t *batch;      /* device copy of the step's arrays */
+    float *logits_here;   /* host: this rank's logits; the device's own where that is host memory */
+    float *logits_all;    /* rank 0, host: [max_logits][vocab_width] */
+    int32_t *best_token;  /* device [max_logits] and, behind it, their values as f32: this rank's largest logits */
+    int32_t *best_parts;  /* device: those of all ranks; NULL for one rank */
+    int32_t *vocab_first; /* device [ranks]: where each rank's vocabulary begins, -1 for none */
+    int32_t
+        *chosen;   /* device [max_logits]: the tokens that the last step's logit rows chose (of one rank: best_token) */
+    mw_draw *draw; /* device [max_logits] */
+    float *logits_joined, *logits_blocks; /* device [max_logits][vocab_width], for draws of several ranks */
+    mw_begun begun[MW_MODEL_IN_FLIGHT];   /* a ring: n_begun from `oldest` on */
+    int oldest, n_begun;
+    int32_t *chosen_host[MW_MODEL_IN_FLIGHT]; /* where the tokens of each are fetched to */
+    int32_t *batch;                           /* device copy of the step's arrays */
     size_t batch_words;
     bool on_host;      /* device memory is host memory */
     bool devices_join; /* several ranks, collectives on their devices */
@@ -103,7 +122,7 @@ MW_MUST_CHECK mw_status mw_model_alloc(mw_model *m, void **out, size_t bytes, co
 
 /* What a step gives to rank 0, about rows first .. first+n-1 of its logit list. Valid during the call.
  *   logits   f32 rows on the host, `ld` apart; the first cfg->vocab of each are meant
- *   tokens   of a greedy step: each row's token of the largest logit (the lowest of equals); -1: not finite */
+ *   tokens   where the step says that tokens are chosen on the devices; -1: the row is not finite */
 typedef struct mw_step_sink {
     void *arg;
     mw_status (*logits)(void *arg, const float *rows, size_t ld, int first, int n);
@@ -113,7 +132,24 @@ typedef struct mw_step_sink {
 /* One step, in lock-step on all ranks. `sink`: rank 0's. Collective. */
 MW_MUST_CHECK mw_status mw_model_step(mw_model *m, const mw_step *s, const mw_step_sink *sink);
 
-/* ---- forward.c, for graphs.c ---- */
+/* The same in two parts: begin enqueues it (on GPUs it returns at once), finish waits for the oldest step begun and
+ * gives its results. At most MW_MODEL_IN_FLIGHT steps may be under way, and another one may only be begun behind a step
+ * whose tokens are chosen on the devices, of at most max_logits rows, or that wants no logits. Such a step's arrays may
+ * be reused when begin returns, those of another not before finish. MW_TOKEN_FROM_ROW refers to the step begun before,
+ * which must be of that kind, too. All ranks begin the same steps in the same order; when they finish them is their own
+ * affair. */
+MW_MUST_CHECK mw_status mw_model_begin(mw_model *m, const mw_step *s);
+MW_MUST_CHECK mw_status mw_model_finish(mw_model *m, const mw_step_sink *sink);
+
+/* ---- forward.c, for graphs.c and results.c ---- */
+
+/* Until the device has done all that was enqueued, with an eye on the other ranks where it waits for them. */
+MW_MUST_CHECK mw_status mw_model_wait(mw_model *m);
+/* For calls that have finished when they return: adds to *total how long they took, passes st on. */
+MW_MUST_CHECK mw_status mw_model_timed(double *total, double start, mw_status st);
+/* Final norm and lm_head of n wanted rows: this rank's slice of the vocabulary, and the best token of it; of all of
+ * them (m->chosen) where one rank or the devices can tell. */
+MW_MUST_CHECK mw_status mw_model_head(mw_model *m, const int32_t *row, int n);
 
 /* Enqueues embedding, layers and, for the rows logit_row [n_logits <= max_logits], lm_head and the best token: all of
  * a step that needs nothing of the host. b and logit_row: device memory. */

@@ -260,7 +260,7 @@ fail:
     return st;
 }
 
-/* The same for a greedy step: one row a sequence, and its best token is all there is to know. */
+/* The same where the devices have chosen: one row a sequence, and its token is all there is to know. */
 static mw_status on_tokens(void *arg, const int32_t *token, int first, int n) {
     mw_engine *e = arg;
     mw_status st = MW_OK;
@@ -279,14 +279,32 @@ fail:
     return st;
 }
 
-/* Does every row that the step's logits are wanted for go to its best token, with nothing else asked of it? */
-static bool is_greedy(const mw_open_step *o) {
+/* What the rows whose logits are wanted go through: the least that all of them can do with. */
+static mw_step_choice choice_of(const mw_open_step *o) {
+    mw_step_choice c = MW_CHOOSE_BEST;
     for (int i = 0; i < o->n; i++) {
         const mw_planned *p = &o->part[i];
         const mw_gen *g = p->seq->owner;
-        if (p->n_logits > 0 && (p->seq->score_prompt || !mw_sampling_is_argmax(&g->job->sampling))) return false;
+        if (p->n_logits == 0) continue;
+        if (p->seq->score_prompt || !mw_sampling_on_device(&g->job->sampling)) return MW_CHOOSE_HOST;
+        if (!mw_sampling_is_argmax(&g->job->sampling)) c = MW_CHOOSE_DRAW;
     }
-    return true;
+    return c;
+}
+
+static mw_status choose_how(mw_engine *e, const mw_open_step *o) {
+    mw_status st = MW_OK;
+    e->step.h.choose = choice_of(o);
+    if (e->step.h.choose != MW_CHOOSE_DRAW) return MW_OK;
+    MW_TRY(st, mw_step_add_draws(&e->step));
+    for (int i = 0; i < o->n; i++) {
+        const mw_planned *p = &o->part[i];
+        const mw_gen *g = p->seq->owner;
+        size_t position = p->first_pos + (size_t)p->n_rows; /* of the new token: as many as there are before it */
+        if (p->n_logits > 0) mw_sampling_draw(&g->job->sampling, g->seed, position, &e->step.draw[p->first_logit]);
+    }
+fail:
+    return st;
 }
 
 /* Requests for nothing but the prompt end with its last row. */
@@ -324,7 +342,7 @@ static mw_status one_step(mw_engine *e) {
         if (g->started_s == 0) g->started_s = start;
     }
     e->told_idle = false;
-    e->step.h.greedy = is_greedy(plan);
+    MW_TRY(st, choose_how(e, plan));
     e->step.h.report = start - e->gathered_s >= REPORT_EVERY_S;
     MW_TRY(st, mw_comm_bcast(e->comm, &e->step.h, sizeof e->step.h, 0, false));
     MW_TRY(st, mw_comm_bcast(e->comm, e->step.data, e->step.words * sizeof *e->step.data, 0, false));

@@ -99,6 +99,18 @@ static mw_status cpu_copy(mw_dev *d, void *dst, const void *src, size_t bytes) {
     return MW_OK;
 }
 
+static mw_status cpu_fetch(mw_dev *d, void *host_dst, const void *src, size_t bytes, int mark) {
+    (void)mark;
+    return cpu_copy(d, host_dst, src, bytes);
+}
+
+static mw_status cpu_fetched(mw_dev *d, int mark, bool *yes) {
+    (void)d;
+    (void)mark;
+    *yes = true;
+    return MW_OK;
+}
+
 static mw_status cpu_zero(mw_dev *d, void *dst, size_t bytes) {
     (void)d;
     if (bytes) memset(dst, 0, bytes);
@@ -144,6 +156,10 @@ static const mw_kernels k_cpu = {
     .attention = mw_cpu_attention,
     .silu_mul = mw_cpu_silu_mul,
     .argmax = mw_cpu_argmax,
+    .best_of = mw_cpu_best_of,
+    .draw = mw_cpu_draw,
+    .fetch = cpu_fetch,
+    .fetched = cpu_fetched,
     .count_nonfinite = mw_cpu_count_nonfinite,
 };
 

@@ -122,8 +122,8 @@ mw_status mw_cpu_linear_w4(mw_dev *d, const mw_linear *w, int64_t m, const float
                            int64_t ldy);
 mw_status mw_cpu_linear_dense(mw_dev *d, const mw_linear *w, int64_t m, const float *x, int64_t ldx, float *y,
                               int64_t ldy);
-mw_status mw_cpu_embed(mw_dev *d, void *dst, int64_t m, int64_t h, const int32_t *token, const void *table,
-                       mw_dtype dtype, int64_t v0, int64_t v1);
+mw_status mw_cpu_embed(mw_dev *d, void *dst, int64_t m, int64_t h, const int32_t *token, const int32_t *chosen,
+                       const void *table, mw_dtype dtype, int64_t v0, int64_t v1);
 mw_status mw_cpu_add_norm(mw_dev *d, void *x, const void *delta, void *dst, int64_t m, int64_t h, const float *w,
                           float eps, const int32_t *perm);
 mw_status mw_cpu_gather_cols(mw_dev *d, void *dst, int64_t ld_dst, const void *src, int64_t ld_src, int64_t m,
@@ -133,6 +133,10 @@ mw_status mw_cpu_silu_mul(mw_dev *d, void *dst, int64_t ld_dst, const void *x, i
                           int64_t up_off);
 mw_status mw_cpu_argmax(mw_dev *d, int32_t *token, float *best, const float *logits, int64_t ld, int64_t rows,
                         int64_t vocab);
+mw_status mw_cpu_best_of(mw_dev *d, int32_t *chosen, const int32_t *parts, int n, int64_t stride, const int32_t *first,
+                         int64_t rows);
+mw_status mw_cpu_draw(mw_dev *d, int32_t *token, const mw_draw *how, const float *logits, int64_t ld, int64_t rows,
+                      int64_t vocab);
 mw_status mw_cpu_count_nonfinite(mw_dev *d, const void *x, int64_t ld, int64_t m, int64_t n, bool f32, int64_t *count);
 mw_status mw_cpu_rope_kv(mw_dev *d, const mw_attn *a, const mw_batch *b, void *qkv, int64_t ld, void *k_cache,
                          void *v_cache);

@@ -1,4 +1,5 @@
 /* kernels/cpu/rows.c - the operations that work row by row: embedding, norms, gathers, RoPE and KV store, SiLU. */
+#include <math.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -10,7 +11,7 @@ typedef struct {
     const mw_vec_ops *vec;
     float *dst;
     int64_t m, h, v0, v1;
-    const int32_t *token;
+    const int32_t *token, *chosen;
     const void *table;
     mw_dtype dtype;
 } embed_job;
@@ -21,6 +22,7 @@ static void embed_run(void *arg, int thread, int n_threads) {
     mw_split(j->m, 1, thread, n_threads, &begin, &end);
     for (int64_t i = begin; i < end; i++) {
         int64_t t = j->token[i];
+        if (t < 0 && j->chosen) t = j->chosen[-1 - t];
         if (t >= j->v0 && t < j->v1)
             j->vec->convert(j->dst + i * j->h, (const char *)j->table + (t - j->v0) * row_bytes, j->dtype, j->h);
         else
@@ -28,11 +30,11 @@ static void embed_run(void *arg, int thread, int n_threads) {
     }
 }
 
-mw_status mw_cpu_embed(mw_dev *d, void *dst, int64_t m, int64_t h, const int32_t *token, const void *table,
-                       mw_dtype dtype, int64_t v0, int64_t v1) {
+mw_status mw_cpu_embed(mw_dev *d, void *dst, int64_t m, int64_t h, const int32_t *token, const int32_t *chosen,
+                       const void *table, mw_dtype dtype, int64_t v0, int64_t v1) {
     if (dtype != MW_F16 && dtype != MW_BF16 && dtype != MW_F32)
         return MW_FAIL(MW_ERR_INTERNAL, "embedding table is %s, expected f16, bf16 or f32", mw_dtype_name(dtype));
-    embed_job j = {d->isa->vec, dst, m, h, v0, v1, token, table, dtype};
+    embed_job j = {d->isa->vec, dst, m, h, v0, v1, token, chosen, table, dtype};
     mw_dev_run(d, m * h, embed_run, &j);
     return MW_OK;
 }
@@ -188,7 +190,7 @@ static void argmax_run(void *arg, int thread, int n_threads) {
             }
         }
         j->best[i] = row[at];
-        j->token[i] = row[at] != row[at] ? -1 : (int32_t)at;
+        j->token[i] = isfinite(row[at]) ? (int32_t)at : -1;
     }
 }
 
@@ -196,6 +198,27 @@ mw_status mw_cpu_argmax(mw_dev *d, int32_t *token, float *best, const float *log
                         int64_t vocab) {
     argmax_job j = {token, best, logits, ld, rows, vocab};
     mw_dev_run(d, rows > 1 ? rows * vocab : 0, argmax_run, &j);
+    return MW_OK;
+}
+
+mw_status mw_cpu_best_of(mw_dev *d, int32_t *chosen, const int32_t *parts, int n, int64_t stride, const int32_t *first,
+                         int64_t rows) {
+    (void)d;
+    for (int64_t i = 0; i < rows; i++) {
+        float best = -INFINITY;
+        bool nan = false;
+        chosen[i] = -1;
+        for (int p = 0; p < n; p++) {
+            if (first[p] < 0) continue;
+            const int32_t *token = parts + 2 * stride * p + i;
+            float value = ((const float *)token)[stride];
+            nan |= value != value;
+            if (value <= best) continue; /* equals: the lowest token */
+            best = value;
+            chosen[i] = first[p] + token[0];
+        }
+        if (nan || !isfinite(best)) chosen[i] = -1;
+    }
     return MW_OK;
 }
 

@@ -54,7 +54,7 @@ static __global__ void argmax_kernel(int32_t *token, float *best, const float *l
     if (threadIdx.x) return;
     counters[blockIdx.y] = 0;
     int32_t at = k == NAN_KEY ? -1 : (int32_t) ~(uint32_t)k;
-    token[blockIdx.y] = at;
+    token[blockIdx.y] = at >= 0 && isfinite(x[at]) ? at : -1;
     if (best) best[blockIdx.y] = at < 0 ? NAN : x[at];
 }
 
@@ -76,4 +76,33 @@ mw_status mw_cuda_argmax(mw_dev *d, int32_t *token, float *best, const float *lo
                            "argmax");
     }
     return st;
+}
+
+/* One thread a row: a handful of parts. */
+static __global__ void best_of_kernel(int32_t *chosen, const int32_t *parts, int n, int64_t stride,
+                                      const int32_t *first, int64_t rows) {
+    int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    mw_pdl_wait();
+    if (i >= rows) return;
+    float best = -INFINITY;
+    int32_t at = -1;
+    bool nan = false;
+    for (int p = 0; p < n; p++) {
+        if (first[p] < 0) continue;
+        const int32_t *token = parts + 2 * stride * p + i;
+        float value = __int_as_float(token[stride]);
+        nan |= isnan(value);
+        if (value <= best) continue;
+        best = value;
+        at = first[p] + token[0];
+    }
+    chosen[i] = nan || !isfinite(best) ? -1 : at;
+}
+
+mw_status mw_cuda_best_of(mw_dev *d, int32_t *chosen, const int32_t *parts, int n, int64_t stride, const int32_t *first,
+                          int64_t rows) {
+    if (rows <= 0) return MW_OK;
+    return mw_cuda_check(mw_launch(d, best_of_kernel, dim3((unsigned)((rows + THREADS - 1) / THREADS)), THREADS, 0,
+                                   chosen, parts, n, stride, first, rows),
+                         "the best of all ranks");
 }

@@ -83,6 +83,8 @@ static void cuda_close(mw_dev *d) {
     mw_blas_close(d->blas);
     for (int i = 0; i < 2; i++)
         if (d->staged[i]) cudaEventDestroy(d->staged[i]);
+    for (int i = 0; i < MW_FETCHES; i++)
+        if (d->fetched[i]) cudaEventDestroy(d->fetched[i]);
     if (d->staging) cudaFreeHost(d->staging);
     cudaFree(d->workspace);
     cudaFree(d->counters);
@@ -101,6 +103,8 @@ static mw_status allocate(mw_dev *d) {
                              "pinned staging memory"));
     for (int i = 0; i < 2; i++)
         MW_TRY(st, mw_cuda_check(cudaEventCreateWithFlags(&d->staged[i], cudaEventDisableTiming), "event"));
+    for (int i = 0; i < MW_FETCHES; i++)
+        MW_TRY(st, mw_cuda_check(cudaEventCreateWithFlags(&d->fetched[i], cudaEventDisableTiming), "event"));
     MW_TRY(st, mw_cuda_check(cudaMemsetAsync(d->counters, 0, MW_CUDA_COUNTERS * sizeof *d->counters, d->stream),
                              "counters"));
     MW_TRY(st, mw_cuda_check(cudaStreamSynchronize(d->stream), "counters"));
@@ -205,6 +209,22 @@ static mw_status cuda_sync(mw_dev *d) {
     return mw_cuda_check(cudaStreamSynchronize(d->stream), "waiting for the device");
 }
 
+static mw_status cuda_fetch(mw_dev *d, void *host_dst, const void *src, size_t bytes, int mark) {
+    mw_status st = mw_cuda_check(cudaSetDevice(d->ordinal), "copy from the device");
+    if (st != MW_OK) return st;
+    MW_TRY(st, mw_cuda_check(cudaMemcpyAsync(host_dst, src, bytes, cudaMemcpyDeviceToHost, d->stream),
+                             "copy from the device"));
+    MW_TRY(st, mw_cuda_check(cudaEventRecord(d->fetched[mark], d->stream), "copy from the device"));
+fail:
+    return st;
+}
+
+static mw_status cuda_fetched(mw_dev *d, int mark, bool *yes) {
+    cudaError_t e = cudaEventQuery(d->fetched[mark]);
+    *yes = e == cudaSuccess;
+    return e == cudaErrorNotReady ? MW_OK : mw_cuda_check(e, "copy from the device");
+}
+
 /* ---- the table -------------------------------------------------------------------------------------------------- */
 
 static mw_status cuda_linear(mw_dev *d, const mw_linear *w, int64_t m, const void *x, int64_t ldx, void *y, int64_t ldy,
@@ -251,6 +271,10 @@ static const mw_kernels k_cuda = {
     .attention = mw_cuda_attention,
     .silu_mul = mw_cuda_silu_mul,
     .argmax = mw_cuda_argmax,
+    .best_of = mw_cuda_best_of,
+    .draw = mw_cuda_draw,
+    .fetch = cuda_fetch,
+    .fetched = cuda_fetched,
     .count_nonfinite = mw_cuda_count_nonfinite,
 };
 

@@ -31,6 +31,7 @@ struct mw_dev {
     mw_blas *blas;         /* blas.c: handle and chosen algorithms */
     char *staging;         /* pinned, two halves of MW_CUDA_STAGING bytes, for copies from and to pageable memory */
     cudaEvent_t staged[2]; /* the copy from that half is done */
+    cudaEvent_t fetched[MW_FETCHES];
     int half;
     uint64_t *nonfinite; /* count_nonfinite's result */
 };
@@ -57,8 +58,8 @@ mw_status mw_cuda_w4_permute(mw_dev *d, const void *src, int64_t src_ld, void *d
                              int64_t n, size_t elem_size);
 mw_status mw_cuda_linear_dense(mw_dev *d, const mw_linear *w, int64_t m, const void *x, int64_t ldx, void *y,
                                int64_t ldy, bool y_f32);
-mw_status mw_cuda_embed(mw_dev *d, void *dst, int64_t m, int64_t h, const int32_t *token, const void *table,
-                        mw_dtype dtype, int64_t v0, int64_t v1);
+mw_status mw_cuda_embed(mw_dev *d, void *dst, int64_t m, int64_t h, const int32_t *token, const int32_t *chosen,
+                        const void *table, mw_dtype dtype, int64_t v0, int64_t v1);
 mw_status mw_cuda_add_norm(mw_dev *d, void *x, const void *delta, void *dst, int64_t m, int64_t h, const float *w,
                            float eps, const int32_t *perm);
 mw_status mw_cuda_gather_cols(mw_dev *d, void *dst, int64_t ld_dst, const void *src, int64_t ld_src, int64_t m,
@@ -79,10 +80,16 @@ mw_status mw_cuda_attn_check(const mw_attn *a, const void *qkv, int64_t ld);
 mw_status mw_cuda_attn_decode(mw_dev *d, const mw_attn_args *p, int max_rows, int max_ctx, int n_seqs);
 mw_status mw_cuda_attn_prefill(mw_dev *d, const mw_attn_args *p, int max_rows, int n_seqs);
 
-/* token[i] = index of the largest of logits[i, 0 .. vocab), the lowest one of equals; -1 when the row holds a NaN. The
- * value goes to best[i] unless best is NULL (NaN then). logits: f32 device memory, row stride ld. */
+/* token[i] = index of the largest of logits[i, 0 .. vocab), the lowest one of equals; -1 when it is not finite or the
+ * row holds a NaN. The value goes to best[i] unless best is NULL (NaN for a NaN). logits: f32 device memory, row stride
+ * ld. */
 mw_status mw_cuda_argmax(mw_dev *d, int32_t *token, float *best, const float *logits, int64_t ld, int64_t rows,
                          int64_t vocab);
+
+mw_status mw_cuda_best_of(mw_dev *d, int32_t *chosen, const int32_t *parts, int n, int64_t stride, const int32_t *first,
+                          int64_t rows);
+mw_status mw_cuda_draw(mw_dev *d, int32_t *token, const mw_draw *how, const float *logits, int64_t ld, int64_t rows,
+                       int64_t vocab);
 
 /* ---- dense matrices (dense.c, dense_edges.cu, blas.c) ----------------------------------------------------------- */
 

@@ -18,36 +18,38 @@ static unsigned row_blocks(int64_t m) {
 /* ---- embedding -------------------------------------------------------------------------------------------------- */
 
 template <typename T, typename W>
-static __global__ void embed_kernel(T *dst, int64_t m, int64_t h, const int32_t *token, const W *table, int64_t v0,
-                                    int64_t v1) {
+static __global__ void embed_kernel(T *dst, int64_t m, int64_t h, const int32_t *token, const int32_t *chosen,
+                                    const W *table, int64_t v0, int64_t v1) {
     mw_pdl_wait();
     int64_t j = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     if (j >= h) return;
     for (int64_t i = blockIdx.y; i < m; i += gridDim.y) {
         int64_t t = token[i];
+        if (t < 0 && chosen) t = chosen[-1 - t];
         float x = t >= v0 && t < v1 ? mw_to_float(table[(t - v0) * h + j]) : 0.0f;
         dst[i * h + j] = mw_from_float<T>(x);
     }
 }
 
 template <typename T>
-static cudaError_t embed(mw_dev *d, void *dst, int64_t m, int64_t h, const int32_t *token, const void *table,
-                         mw_dtype dtype, int64_t v0, int64_t v1) {
+static cudaError_t embed(mw_dev *d, void *dst, int64_t m, int64_t h, const int32_t *token, const int32_t *chosen,
+                         const void *table, mw_dtype dtype, int64_t v0, int64_t v1) {
     dim3 grid((unsigned)ceil_div(h, THREADS), row_blocks(m));
     T *y = (T *)dst;
-    if (dtype == MW_F16) return mw_launch(d, embed_kernel<T, __half>, grid, THREADS, 0, y, m, h, token, table, v0, v1);
+    if (dtype == MW_F16)
+        return mw_launch(d, embed_kernel<T, __half>, grid, THREADS, 0, y, m, h, token, chosen, table, v0, v1);
     if (dtype == MW_BF16)
-        return mw_launch(d, embed_kernel<T, __nv_bfloat16>, grid, THREADS, 0, y, m, h, token, table, v0, v1);
-    return mw_launch(d, embed_kernel<T, float>, grid, THREADS, 0, y, m, h, token, table, v0, v1);
+        return mw_launch(d, embed_kernel<T, __nv_bfloat16>, grid, THREADS, 0, y, m, h, token, chosen, table, v0, v1);
+    return mw_launch(d, embed_kernel<T, float>, grid, THREADS, 0, y, m, h, token, chosen, table, v0, v1);
 }
 
-mw_status mw_cuda_embed(mw_dev *d, void *dst, int64_t m, int64_t h, const int32_t *token, const void *table,
-                        mw_dtype dtype, int64_t v0, int64_t v1) {
+mw_status mw_cuda_embed(mw_dev *d, void *dst, int64_t m, int64_t h, const int32_t *token, const int32_t *chosen,
+                        const void *table, mw_dtype dtype, int64_t v0, int64_t v1) {
     if (dtype != MW_F16 && dtype != MW_BF16 && dtype != MW_F32)
         return MW_FAIL(MW_ERR_INTERNAL, "embedding table is %s, expected f16, bf16 or f32", mw_dtype_name(dtype));
     if (m <= 0 || h <= 0) return MW_OK;
-    return mw_cuda_check(d->act == MW_F16 ? embed<__half>(d, dst, m, h, token, table, dtype, v0, v1)
-                                          : embed<__nv_bfloat16>(d, dst, m, h, token, table, dtype, v0, v1),
+    return mw_cuda_check(d->act == MW_F16 ? embed<__half>(d, dst, m, h, token, chosen, table, dtype, v0, v1)
+                                          : embed<__nv_bfloat16>(d, dst, m, h, token, chosen, table, dtype, v0, v1),
                          "embedding");
 }
 

@@ -42,12 +42,15 @@ static void check_embed(mw_dev *d) {
     int32_t *token = ref_guarded((size_t)m * sizeof(int32_t));
     float *dst = ref_guarded((size_t)(m * h) * sizeof(float));
     for (int64_t i = 0; i < (v1 - v0) * h; i++) ref_store(table, t, (size_t)i, ref_normal());
-    for (int64_t i = 0; i < m; i++) token[i] = (int32_t)ref_int(0, 110);
-    assert_int_equal(K->embed(d, dst, m, h, token, table, t, v0, v1), MW_OK);
+    int32_t chosen[8];
+    for (int i = 0; i < 8; i++) chosen[i] = (int32_t)ref_int(-1, 110);
+    for (int64_t i = 0; i < m; i++) token[i] = (int32_t)(ref_chance(0.3) ? -ref_int(1, 8) : ref_int(0, 110));
+    assert_int_equal(K->embed(d, dst, m, h, token, chosen, table, t, v0, v1), MW_OK);
     for (int64_t i = 0; i < m; i++)
         for (int64_t j = 0; j < h; j++) {
-            bool mine = token[i] >= v0 && token[i] < v1;
-            float want = mine ? mw_load_f32(table, t, (size_t)((token[i] - v0) * h + j)) : 0;
+            int32_t id = token[i] < 0 ? chosen[-1 - token[i]] : token[i];
+            bool mine = id >= v0 && id < v1;
+            float want = mine ? mw_load_f32(table, t, (size_t)((id - v0) * h + j)) : 0;
             assert_int_equal(mw_f32_bits(dst[i * h + j]), mw_f32_bits(want));
         }
     assert_true(ref_guards_intact(dst));

@@ -6,6 +6,7 @@ mw_test(kernels/test_cpu_device.c    LIBS mw_kernels         RANKS 1 GPUS 0 SECO
 mw_test(kernels/test_cpu_w4.c        LIBS mw_ref mw_kernels  RANKS 1 GPUS 0 SECONDS 60)
 mw_test(kernels/test_cpu_dense.c     LIBS mw_ref mw_kernels  RANKS 1 GPUS 0 SECONDS 60)
 mw_test(kernels/test_cpu_attention.c LIBS mw_ref mw_kernels  RANKS 1 GPUS 0 SECONDS 60)
+mw_test(kernels/test_draw.c          LIBS mw_ref mw_kernels  RANKS 1 GPUS 0 SECONDS 30)
 mw_test(kernels/test_cpu_rows.c      LIBS mw_ref mw_kernels  RANKS 1 GPUS 0 SECONDS 30)
 
 # Built, not run by ctest: prints tables (see its head).
@@ -15,6 +16,7 @@ set_target_properties(bench_cpu PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BI
 
 # CUDA backend. The programs need no test framework, so that they can also be built by hand on a GPU machine.
 if(TARGET mw_kernels_cuda)
+  mw_test(kernels/test_cuda_draw.c      LIBS mw_ref mw_kernels RANKS 1 GPUS 1 SECONDS 60)
   mw_test(kernels/test_cuda_rows.c      LIBS mw_ref mw_kernels RANKS 1 GPUS 1 SECONDS 60)
   mw_test(kernels/test_cuda_dense.c     LIBS mw_ref mw_kernels RANKS 1 GPUS 1 SECONDS 60)
   mw_test(kernels/test_cuda_attention.c LIBS mw_ref mw_kernels RANKS 1 GPUS 1 SECONDS 90)
