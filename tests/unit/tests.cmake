@@ -9,3 +9,4 @@ mw_test(unit/test_sampler.c   LIBS mw_worker mw_test_model RANKS 1 GPUS 0 SECOND
 if(TARGET mw_kernels_cuda)
   mw_test(unit/test_cuda_load.c LIBS mw_worker mw_test_model mw_ref RANKS 1 GPUS 1 SECONDS 60)
 endif()
+mw_test(unit/test_toolcall.c  LIBS mw_server RANKS 1 GPUS 0 SECONDS 60)

@@ -25,7 +25,7 @@ mw_status mw_api_init(mw_api *a, mw_engine *e, const mw_api_options *opt) {
     mw_engine_describe(e, &a->info);
     mw_metrics_init(&a->metrics, a->info.ctx);
     name_of_file(opt->model, a->default_name, sizeof a->default_name);
-    a->tool_format = mw_tools_of_template(mw_engine_chat_template(e));
+    a->tool_format = mw_tools_of_template(mw_engine_chat_template(e), &a->tool_style);
     return MW_OK;
 }
 

@@ -25,6 +25,7 @@ typedef struct mw_api {
     char default_name[256];
     int64_t started; /* Unix time */
     mw_tool_format tool_format;
+    const char *tool_style; /* MW_TOOLS_STYLE */
     mw_metrics metrics;
     pthread_mutex_t lock;  /* of calls */
     struct mw_call *calls; /* all that have unfinished answers in the engine */

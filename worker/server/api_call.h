@@ -60,6 +60,7 @@ typedef struct mw_call {
     mw_token_bias *bias;
     char *schema, *messages, *tools, *template_vars;
     mw_tool_format tool_format;
+    const char *tool_style;
     const char *tool_name; /* named by tool_choice */
     bool stream, include_usage, continuous_usage, echo, tokens_as_ids;
     mw_part *part; /* [n_parts] */

@@ -33,6 +33,7 @@ static mw_status make_parts(mw_call *c, size_t n_parts, mw_api_error *err) {
     }
     for (int i = 0; i < c->n_choices; i++) {
         c->choice[i].tools.format = c->tool_format;
+        c->choice[i].tools.style = c->tool_style;
         c->choice[i].tools.name = c->tool_name;
     }
 fail:
@@ -173,7 +174,8 @@ static mw_status force_call(mw_call *c, const json_t *tools, const char *name, m
                            name ? name : "");
     c->sampling.format = MW_FORMAT_JSON_SCHEMA;
     c->sampling.schema = c->schema;
-    c->tool_format = name ? MW_TOOLS_NAMED : MW_TOOLS_JSON;
+    c->tool_format = name ? MW_TOOLS_NAMED : MW_TOOLS_STYLE;
+    c->tool_style = MW_TOOLS_FORCED_STYLE;
     c->tool_name = name;
     return MW_OK;
 }
@@ -189,6 +191,7 @@ static mw_status take_tools(mw_call *c, const json_t *o, mw_api_error *err) {
     MW_TRY(st, check_tools(tools, err));
     if (strcmp(how, "none") == 0) return MW_OK;
     c->tool_format = c->api->tool_format;
+    c->tool_style = c->api->tool_style;
     if (c->tool_format == MW_TOOLS_NONE || c->tool_format == MW_TOOLS_UNKNOWN)
         return mw_api_fail(err, 400, "not_supported", "tools", "tools: the model's chat template %s",
                            c->tool_format == MW_TOOLS_NONE

@@ -6,10 +6,11 @@
 #include "worker/server/api_call.h"
 
 void mw_call_tool_id(mw_json_out *w) {
-    unsigned char random[12];
-    char id[32] = "call_";
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyz0123456789";
+    unsigned char random[9];
+    char id[sizeof random + 1] = ""; /* Mistral's templates take ids of nine letters and digits only */
     if (getrandom(random, sizeof random, 0) != sizeof random) memset(random, 0, sizeof random);
-    for (size_t i = 0; i < sizeof random; i++) snprintf(id + 5 + 2 * i, 3, "%02x", random[i]);
+    for (size_t i = 0; i < sizeof random; i++) id[i] = letters[random[i] % (sizeof letters - 1)];
     mw_json_key_str(w, "id", id);
 }
 

@@ -1,192 +1,116 @@
 #include "worker/server/api_tools.h"
 
-#include <ctype.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define OPEN  "<tool_call>"
-#define CLOSE "</tool_call>"
-
-mw_tool_format mw_tools_of_template(const char *text) {
+mw_tool_format mw_tools_of_template(const char *text, const char **style) {
     if (!text || !strstr(text, "tools")) return MW_TOOLS_NONE;
-    if (strstr(text, "<function=")) return MW_TOOLS_UNKNOWN; /* Qwen3-Coder: XML between the same tags */
-    if (strstr(text, OPEN)) return MW_TOOLS_TAGS;
-    if (strstr(text, "[TOOL_CALLS]")) return MW_TOOLS_JSON;
-    if (strstr(text, "\"parameters\"") || strstr(text, "<|python_tag|>")) return MW_TOOLS_JSON;
-    return MW_TOOLS_UNKNOWN;
+    *style = mw_tool_style(text);
+    return *style ? MW_TOOLS_STYLE : MW_TOOLS_UNKNOWN;
 }
 
-/* ---- one call ---- */
+/* ---- calls in an answer ---- */
 
-static mw_status emit_call(mw_tool_reader *r, const json_t *o, const mw_tool_sink *sink) {
-    const json_t *args = json_object_get(o, "arguments");
-    if (!args) args = json_object_get(o, "parameters");
-    char *text = json_is_string(args) ? strdup(json_string_value(args))
-                 : args               ? json_dumps(args, JSON_COMPACT | JSON_ENCODE_ANY)
-                                      : strdup("{}");
-    if (!text) return MW_FAIL(MW_ERR_NOMEM, "tool call");
-    mw_status st = sink->call(sink->arg, r->n_calls, json_string_value(json_object_get(o, "name")), text);
-    free(text);
-    r->n_calls++;
-    return st;
-}
-
-static bool is_call(const json_t *o) {
-    return json_is_string(json_object_get(o, "name")) &&
-           (json_object_get(o, "arguments") || json_object_get(o, "parameters"));
-}
-
-/* Everything in p[0..n) is calls, or nothing is sent. */
-static mw_status emit_calls(mw_tool_reader *r, const char *p, size_t n, const mw_tool_sink *sink, bool *all) {
+static mw_status push_styled(mw_tool_reader *r, const char *p, size_t n, bool last, const mw_tool_sink *sink) {
     mw_status st = MW_OK;
-    json_t *list = json_array();
-    size_t at = 0;
-    *all = false;
-    if (!list) return MW_FAIL(MW_ERR_NOMEM, "tool calls");
-    while (at < n) {
-        json_error_t err;
-        json_t *v = json_loadb(p + at, n - at, JSON_DISABLE_EOF_CHECK | JSON_ALLOW_NUL, &err);
-        if (!v) goto fail;
-        at += (size_t)err.position;
-        if (json_is_array(v))
-            json_array_extend(list, v);
-        else
-            json_array_append(list, v);
-        json_decref(v);
-        while (at < n && (isspace((unsigned char)p[at]) || p[at] == ';')) at++;
-    }
-    for (size_t i = 0; i < json_array_size(list); i++)
-        if (!is_call(json_array_get(list, i))) goto fail;
-    *all = json_array_size(list) > 0;
-    for (size_t i = 0; i < json_array_size(list); i++) MW_TRY(st, emit_call(r, json_array_get(list, i), sink));
+    mw_str text = {0};
+    const mw_tool_call *call = NULL;
+    if (!r->parser) MW_TRY(st, mw_tool_parser_open(&r->parser, r->style));
+    MW_TRY(st, mw_tool_parser_push(r->parser, p, n, &text));
+    if (last) MW_TRY(st, mw_tool_parser_finish(r->parser, &text));
+    if (text.n) MW_TRY(st, sink->text(sink->arg, text.p, text.n));
+    size_t calls = mw_tool_parser_calls(r->parser, &call);
+    for (; (size_t)r->n_calls < calls; r->n_calls++)
+        MW_TRY(st, sink->call(sink->arg, r->n_calls, call[r->n_calls].name, call[r->n_calls].arguments));
 fail:
-    json_decref(list);
+    mw_str_free(&text);
     return st;
-}
-
-static mw_status emit_text(const char *p, size_t n, const mw_tool_sink *sink) {
-    return n ? sink->text(sink->arg, p, n) : MW_OK;
-}
-
-static void drop(mw_tool_reader *r, size_t n) {
-    memmove(r->held.p, r->held.p + n, r->held.n - n);
-    r->held.n -= n;
-}
-
-/* ---- <tool_call> ... </tool_call> ---- */
-
-/* Length of the longest end of the held text that OPEN may begin with. */
-static size_t undecided(const mw_tool_reader *r) {
-    size_t n = strlen(OPEN) - 1;
-    if (n > r->held.n) n = r->held.n;
-    for (; n > 0; n--)
-        if (memcmp(r->held.p + r->held.n - n, OPEN, n) == 0) return n;
-    return 0;
-}
-
-/* One tag further. *more: there may be another in what is held. */
-static mw_status step_tags(mw_tool_reader *r, bool last, const mw_tool_sink *sink, bool *more) {
-    mw_status st = MW_OK;
-    const char *tag = r->inside ? CLOSE : OPEN;
-    const char *at = r->held.n ? memmem(r->held.p, r->held.n, tag, strlen(tag)) : NULL;
-    *more = at != NULL;
-    if (!r->inside) {
-        size_t n = at ? (size_t)(at - r->held.p) : last ? r->held.n : r->held.n - undecided(r);
-        size_t keep = n; /* blanks before a call belong to it */
-        while (at && keep > 0 && isspace((unsigned char)r->held.p[keep - 1])) keep--;
-        MW_TRY(st, emit_text(r->held.p, keep, sink));
-        drop(r, n + (at ? strlen(OPEN) : 0));
-        r->inside = at != NULL;
-    } else if (at || last) {
-        bool all;
-        size_t n = at ? (size_t)(at - r->held.p) : r->held.n;
-        MW_TRY(st, emit_calls(r, r->held.p, n, sink, &all));
-        if (!all) {
-            MW_TRY(st, emit_text(OPEN, strlen(OPEN), sink));
-            MW_TRY(st, emit_text(r->held.p, n + (at ? strlen(CLOSE) : 0), sink));
-        }
-        drop(r, n + (at ? strlen(CLOSE) : 0));
-        r->inside = false;
-        size_t blank = 0;
-        while (all && blank < r->held.n && isspace((unsigned char)r->held.p[blank])) blank++;
-        drop(r, blank);
-    }
-fail:
-    return st;
-}
-
-static mw_status push_tags(mw_tool_reader *r, bool last, const mw_tool_sink *sink) {
-    mw_status st = MW_OK;
-    for (bool more = true; more && st == MW_OK;) st = step_tags(r, last, sink, &more);
-    return st;
-}
-
-/* ---- the whole answer ---- */
-
-static mw_status push_json(mw_tool_reader *r, bool last, const mw_tool_sink *sink) {
-    mw_status st = MW_OK;
-    size_t i = 0;
-    while (i < r->held.n && isspace((unsigned char)r->held.p[i])) i++;
-    if (!r->begun && i < r->held.n) {
-        r->begun = true;
-        r->inside = r->held.p[i] == '{' || r->held.p[i] == '[';
-    }
-    bool all = false;
-    if (r->inside && !last) return MW_OK;
-    if (r->inside) MW_TRY(st, emit_calls(r, r->held.p + i, r->held.n - i, sink, &all));
-    if (!all && (r->begun || last)) MW_TRY(st, emit_text(r->held.p, r->held.n, sink));
-    if (all || r->begun) r->held.n = 0;
-fail:
-    return st;
-}
-
-static mw_status push_named(mw_tool_reader *r, bool last, const mw_tool_sink *sink) {
-    if (!last) return MW_OK;
-    r->n_calls = 1;
-    return sink->call(sink->arg, 0, r->name, r->held.p ? r->held.p : "");
 }
 
 mw_status mw_tools_push(mw_tool_reader *r, const char *p, size_t n, bool last, const mw_tool_sink *sink) {
-    if (r->format == MW_TOOLS_NONE || r->format == MW_TOOLS_UNKNOWN) return emit_text(p, n, sink);
+    if (r->format == MW_TOOLS_STYLE) return push_styled(r, p, n, last, sink);
+    if (r->format != MW_TOOLS_NAMED) return n ? sink->text(sink->arg, p, n) : MW_OK;
     mw_status st = mw_str_add(&r->held, p, n);
-    if (st != MW_OK) return st;
-    if (r->format == MW_TOOLS_TAGS) return push_tags(r, last, sink);
-    return r->format == MW_TOOLS_JSON ? push_json(r, last, sink) : push_named(r, last, sink);
+    if (st != MW_OK || !last) return st;
+    r->n_calls = 1;
+    return sink->call(sink->arg, 0, r->name, r->held.p);
 }
 
 void mw_tools_free(mw_tool_reader *r) {
+    mw_tool_parser_close(r->parser);
     mw_str_free(&r->held);
 }
 
 /* ---- answers that must be a call ---- */
 
-static const json_t *function_of(const json_t *tool) {
-    return json_object_get(tool, "function");
+/* A tool's parameters move to #/$defs/<at>, so references inside them must point there. The caller bounds the nesting:
+ * what jansson has parsed is at most 2048 deep. */
+static mw_status move_references(json_t *v, const char *at) {
+    mw_status st = MW_OK;
+    for (size_t i = 0; i < json_array_size(v); i++) MW_TRY(st, move_references(json_array_get(v, i), at));
+    for (void *m = json_object_iter(v); m; m = json_object_iter_next(v, m)) {
+        json_t *value = json_object_iter_value(m);
+        const char *ref = json_string_value(value);
+        if (ref && ref[0] == '#' && strcmp(json_object_iter_key(m), "$ref") == 0) {
+            json_t *moved = json_sprintf("#/$defs/%s%s", at, ref + 1);
+            if (!moved || json_object_iter_set_new(v, m, moved) != 0) return MW_FAIL(MW_ERR_NOMEM, "tools");
+        } else {
+            MW_TRY(st, move_references(value, at));
+        }
+    }
+fail:
+    return st;
+}
+
+static json_t *parameters_of(const json_t *function) {
+    const json_t *given = json_object_get(function, "parameters");
+    return json_is_object(given) ? json_deep_copy(given) : json_pack("{s:s}", "type", "object");
+}
+
+/* One tool as the schema of a call, appended to `calls`; its parameters go into `defs`. */
+static mw_status add_call(const json_t *function, json_t *calls, json_t *defs) {
+    char at[32], ref[48];
+    snprintf(at, sizeof at, "tool%zu", json_array_size(calls));
+    snprintf(ref, sizeof ref, "#/$defs/%s", at);
+    json_t *parameters = parameters_of(function);
+    mw_status st = move_references(parameters, at);
+    if (json_object_set_new(defs, at, parameters) != 0 && st == MW_OK) st = MW_FAIL(MW_ERR_NOMEM, "tools");
+    json_t *call = json_pack("{s:s, s:{s:{s:O}, s:{s:s}}, s:[s, s], s:b}", "type", "object", "properties", "name",
+                             "const", json_object_get(function, "name"), "arguments", "$ref", ref, "required", "name",
+                             "arguments", "additionalProperties", 0);
+    if (json_array_append_new(calls, call) != 0 && st == MW_OK) st = MW_FAIL(MW_ERR_NOMEM, "tools");
+    return st;
+}
+
+static mw_status any_call(const json_t *tools, json_t **out) {
+    json_t *calls = json_array(), *defs = json_object();
+    mw_status st = MW_OK;
+    for (size_t i = 0; i < json_array_size(tools); i++)
+        MW_TRY(st, add_call(json_object_get(json_array_get(tools, i), "function"), calls, defs));
+    *out = json_pack("{s:O, s:O}", "anyOf", calls, "$defs", defs);
+fail:
+    json_decref(calls);
+    json_decref(defs);
+    return st;
 }
 
 mw_status mw_tools_schema(const json_t *tools, const char *name, char **schema, bool *found) {
-    json_t *any = json_array();
-    *found = false;
+    json_t *root = NULL;
+    mw_status st = MW_OK;
     *schema = NULL;
-    for (size_t i = 0; any && i < json_array_size(tools); i++) {
-        const json_t *f = function_of(json_array_get(tools, i));
-        const char *its_name = json_string_value(json_object_get(f, "name"));
-        json_t *given = json_object_get(f, "parameters");
-        json_t *parameters = json_is_object(given) ? json_incref(given) : json_pack("{s:s}", "type", "object");
-        if (name && its_name && strcmp(name, its_name) == 0 && !*found) {
-            *found = true;
-            *schema = json_dumps(parameters, JSON_COMPACT);
-        }
-        json_array_append_new(any, json_pack("{s:s, s:{s:{s:s}, s:o}, s:[s,s], s:b}", "type", "object", "properties",
-                                             "name", "const", its_name ? its_name : "", "arguments", parameters,
-                                             "required", "name", "arguments", "additionalProperties", 0));
+    *found = !name && json_array_size(tools) > 0;
+    for (size_t i = 0; name && i < json_array_size(tools) && !*found; i++) {
+        const json_t *function = json_object_get(json_array_get(tools, i), "function");
+        const char *its_name = json_string_value(json_object_get(function, "name"));
+        *found = its_name && strcmp(name, its_name) == 0;
+        if (*found) root = parameters_of(function);
     }
-    if (!name && json_array_size(any) > 0) {
-        json_t *all = json_pack("{s:O}", "anyOf", any);
-        *found = true;
-        *schema = all ? json_dumps(all, JSON_COMPACT) : NULL;
-        json_decref(all);
-    }
-    json_decref(any);
-    return *schema || !*found ? MW_OK : MW_FAIL(MW_ERR_NOMEM, "schema of the tools");
+    if (!*found) return MW_OK;
+    if (!name) MW_TRY(st, any_call(tools, &root));
+    *schema = root ? json_dumps(root, JSON_COMPACT) : NULL;
+    if (!*schema) st = MW_FAIL(MW_ERR_NOMEM, "schema of the tools");
+fail:
+    json_decref(root);
+    return st;
 }

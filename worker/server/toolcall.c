@@ -1,7 +1,6 @@
-#include "worker/text/toolcall.h"
+#include "worker/server/toolcall.h"
 
 #include <jansson.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,7 +9,7 @@
 
 typedef struct {
     const char *name;
-    const char *mark; /* may stand in front of the calls, "" for none; NULL: Hermes */
+    const char *mark; /* may stand in front of the calls; NULL: Hermes */
     char open;        /* what the calls begin with */
 } style;
 
@@ -18,7 +17,6 @@ static const style k_styles[] = {
     {"hermes", NULL, 0},
     {"llama3", "<|python_tag|>", '{'},
     {"mistral", "[TOOL_CALLS]", '['},
-    {"json", "", '{'},
 };
 
 typedef enum { AT_START, AFTER_CALL, OUTSIDE, INSIDE, PLAIN } parser_mode;
@@ -28,6 +26,7 @@ struct mw_tool_parser {
     parser_mode mode;
     bool marked;
     mw_str held;    /* not decided yet */
+    size_t lead;    /* Hermes: blanks in front of the tag */
     size_t scanned; /* of held, by `depth` and the flags: one JSON value being looked along */
     int depth;
     bool in_string, escaped;
@@ -60,7 +59,6 @@ void mw_tool_parser_close(mw_tool_parser *p) {
     for (size_t i = 0; i < p->n_calls; i++) {
         free(p->call[i].name);
         free(p->call[i].arguments);
-        free(p->call[i].id);
     }
     free(p->call);
     mw_str_free(&p->held);
@@ -113,7 +111,7 @@ static const char *member(const char *p, const char *end, const char *key, size_
     return NULL;
 }
 
-static mw_status add_call(mw_tool_parser *p, const char *name, const char *arguments, size_t n, const char *id) {
+static mw_status add_call(mw_tool_parser *p, const char *name, const char *arguments, size_t n) {
     if (p->n_calls == p->cap_calls) {
         size_t cap = p->cap_calls ? 2 * p->cap_calls : 4;
         mw_tool_call *q = realloc(p->call, cap * sizeof *q);
@@ -121,11 +119,10 @@ static mw_status add_call(mw_tool_parser *p, const char *name, const char *argum
         p->call = q;
         p->cap_calls = cap;
     }
-    mw_tool_call c = {strdup(name), strndup(arguments, n), id ? strdup(id) : NULL};
-    if (!c.name || !c.arguments || (id && !c.id)) {
+    mw_tool_call c = {strdup(name), strndup(arguments, n)};
+    if (!c.name || !c.arguments) {
         free(c.name);
         free(c.arguments);
-        free(c.id);
         return MW_FAIL(MW_ERR_NOMEM, "tool calls");
     }
     p->call[p->n_calls++] = c;
@@ -140,19 +137,19 @@ static mw_status take_object(mw_tool_parser *p, const char *text, size_t n, cons
     *is_call = false;
     if (json_is_object(f) && (inner = member(text, end, "function", &len)))
         return take_object(p, inner, len, f, is_call);
-    const char *name = json_string_value(json_object_get(o, "name")), *id = json_string_value(json_object_get(o, "id"));
+    const char *name = json_string_value(json_object_get(o, "name"));
     const char *key = json_object_get(o, "arguments") ? "arguments" : "parameters";
     const json_t *args = json_object_get(o, key);
     if (!name || !*name) return MW_OK;
     *is_call = true;
-    if (!args || json_is_null(args)) return add_call(p, name, "{}", 2, id);
+    if (!args || json_is_null(args)) return add_call(p, name, "{}", 2);
     if (json_is_string(args)) { /* some write the object into a string */
         json_t *inside = json_loads(json_string_value(args), 0, NULL);
         bool object = json_is_object(inside);
         json_decref(inside);
-        if (object) return add_call(p, name, json_string_value(args), json_string_length(args), id);
+        if (object) return add_call(p, name, json_string_value(args), json_string_length(args));
     } else if (json_is_object(args) && (inner = member(text, end, key, &len))) {
-        return add_call(p, name, inner, len, id);
+        return add_call(p, name, inner, len);
     }
     *is_call = false;
     return MW_OK;
@@ -178,7 +175,6 @@ static mw_status take_calls(mw_tool_parser *p, const char *text, size_t n, bool 
         mw_tool_call *c = &p->call[--p->n_calls];
         free(c->name);
         free(c->arguments);
-        free(c->id);
     }
     json_decref(v);
     return st;
@@ -270,7 +266,7 @@ static mw_status step_whole(mw_tool_parser *p, bool last, mw_str *content, bool 
     if (p->mode == AFTER_CALL) drop_blanks(p, p->style->open == '{' ? ";" : "");
     while (at < p->held.n && is_blank(p->held.p[at])) at++;
     if (at == p->held.n) return last && p->n_calls == 0 ? plain(p, content) : MW_OK;
-    verdict v = *mark && !p->marked ? begins(p->held.p + at, p->held.n - at, mark) : NO;
+    verdict v = !p->marked ? begins(p->held.p + at, p->held.n - at, mark) : NO;
     if (v == PERHAPS && !last) return MW_OK;
     if (v == YES) {
         drop(p, at + strlen(mark));
@@ -307,15 +303,15 @@ static mw_status step_outside(mw_tool_parser *p, bool last, mw_str *content, boo
         while (text && is_blank(p->held.p[text - 1])) text--;
     mw_status st = release(p, text, content);
     if (st != MW_OK || !tag) return st;
-    drop(p, keep - text);
     p->mode = INSIDE;
-    p->scanned = strlen(HERMES_OPEN);
+    p->lead = keep - text;
+    p->scanned = p->lead + strlen(HERMES_OPEN);
     *again = true;
     return MW_OK;
 }
 
 static mw_status step_inside(mw_tool_parser *p, bool last, mw_str *content, bool *again) {
-    size_t open = strlen(HERMES_OPEN), close = strlen(HERMES_CLOSE);
+    size_t open = p->lead + strlen(HERMES_OPEN), close = strlen(HERMES_CLOSE);
     const char *tag = memmem(p->held.p + p->scanned, p->held.n - p->scanned, HERMES_CLOSE, close);
     bool are_calls = false;
     mw_status st = MW_OK;
@@ -366,77 +362,4 @@ mw_status mw_tool_parser_push(mw_tool_parser *p, const char *text, size_t n, mw_
 mw_status mw_tool_parser_finish(mw_tool_parser *p, mw_str *content) {
     mw_status st = mw_str_add(&p->held, "", 0);
     return st == MW_OK ? run(p, true, content) : st;
-}
-
-/* ---- tool_choice ---- */
-
-/* A tool's parameters move to #/$defs/<at>, so references inside them must point there. */
-static mw_status move_references(json_t *v, const char *at, int depth) {
-    mw_status st = MW_OK;
-    if (depth > 512) return MW_FAIL(MW_ERR_LIMIT, "tools: parameters nested too deeply");
-    for (size_t i = 0; i < json_array_size(v); i++) MW_TRY(st, move_references(json_array_get(v, i), at, depth + 1));
-    for (void *m = json_object_iter(v); m; m = json_object_iter_next(v, m)) {
-        json_t *value = json_object_iter_value(m);
-        const char *ref = json_string_value(value);
-        if (ref && ref[0] == '#' && strcmp(json_object_iter_key(m), "$ref") == 0) {
-            json_t *moved = json_sprintf("#/$defs/%s%s", at, ref + 1);
-            if (!moved || json_object_iter_set_new(v, m, moved) != 0) return MW_FAIL(MW_ERR_NOMEM, "tools");
-        } else {
-            MW_TRY(st, move_references(value, at, depth + 1));
-        }
-    }
-fail:
-    return st;
-}
-
-/* One tool as a schema of a call, appended to `calls`; its parameters go into `defs`. */
-static mw_status add_tool(const json_t *function, json_t *calls, json_t *defs) {
-    const json_t *parameters = json_object_get(function, "parameters");
-    char at[32], ref[48];
-    snprintf(at, sizeof at, "tool%zu", json_array_size(calls));
-    snprintf(ref, sizeof ref, "#/$defs/%s", at);
-    json_t *copy = json_is_object(parameters) ? json_deep_copy(parameters) : json_pack("{s:s}", "type", "object");
-    mw_status st = move_references(copy, at, 0);
-    if (json_object_set_new(defs, at, copy) != 0 && st == MW_OK) st = MW_FAIL(MW_ERR_NOMEM, "tools");
-    json_t *call = json_pack("{s:s, s:{s:{s:O}, s:{s:s}}, s:[s, s], s:b}", "type", "object", "properties", "name",
-                             "const", json_object_get(function, "name"), "arguments", "$ref", ref, "required", "name",
-                             "arguments", "additionalProperties", 0);
-    if (json_array_append_new(calls, call) != 0 && st == MW_OK) st = MW_FAIL(MW_ERR_NOMEM, "tools");
-    return st;
-}
-
-static mw_status add_tools(const json_t *tools, const char *name, json_t *calls, json_t *defs) {
-    mw_status st = MW_OK;
-    if (!json_is_array(tools)) return MW_FAIL(MW_ERR_USAGE, "tools: expected a list");
-    for (size_t i = 0; i < json_array_size(tools); i++) {
-        const json_t *function = json_object_get(json_array_get(tools, i), "function");
-        const char *its_name = json_string_value(json_object_get(function, "name"));
-        if (!its_name) return MW_FAIL(MW_ERR_USAGE, "tools: entry %zu has no function with a name", i);
-        if (!name || strcmp(name, its_name) == 0) MW_TRY(st, add_tool(function, calls, defs));
-    }
-    if (json_array_size(calls) == 0)
-        st = name ? MW_FAIL(MW_ERR_USAGE, "tool_choice: there is no tool '%.100s'", name)
-                  : MW_FAIL(MW_ERR_USAGE, "tools: an empty list");
-fail:
-    return st;
-}
-
-mw_status mw_tool_choice_schema(const char *tools_json, const char *name, char **schema) {
-    json_error_t err;
-    mw_status st = MW_OK;
-    json_t *tools = json_loads(tools_json, 0, &err), *calls = json_array(), *defs = json_object(), *root = NULL;
-    if (!tools) {
-        st = MW_FAIL(MW_ERR_USAGE, "tools: line %d, column %d: %s", err.line, err.column, err.text);
-        goto fail;
-    }
-    MW_TRY(st, add_tools(tools, name, calls, defs));
-    root = json_pack("{s:O, s:O}", "anyOf", calls, "$defs", defs);
-    *schema = root ? json_dumps(root, JSON_COMPACT) : NULL;
-    if (!*schema) st = MW_FAIL(MW_ERR_NOMEM, "tools");
-fail:
-    json_decref(tools);
-    json_decref(calls);
-    json_decref(defs);
-    json_decref(root);
-    return st;
 }

@@ -1,4 +1,4 @@
-/* worker/text/toolcall.h - tool calls in the text of an answer.
+/* worker/server/toolcall.h - tool calls in the text of an answer.
  *
  * Models write calls as text, in the form that their chat template taught them:
  *   "hermes"   <tool_call>{"name": ..., "arguments": {...}}</tool_call>, anywhere, any number (Hermes, Qwen)
@@ -9,15 +9,14 @@
  * mw_tool_choice_schema asks for The parser takes the answer piece by piece and gives on at once what is certainly not
  * part of a call. Text that looks like a call and turns out not to be one is content.
  */
-#ifndef MW_TEXT_TOOLCALL_H
-#define MW_TEXT_TOOLCALL_H
+#ifndef MW_SERVER_TOOLCALL_H
+#define MW_SERVER_TOOLCALL_H
 #include "worker/base/mem.h"
 MW_BEGIN_DECLS
 
 typedef struct mw_tool_call {
     char *name;
     char *arguments; /* the text of a JSON object, as the model wrote it */
-    char *id;        /* the model's own, or NULL */
 } mw_tool_call;
 
 typedef struct mw_tool_parser mw_tool_parser;
@@ -35,10 +34,6 @@ MW_MUST_CHECK mw_status mw_tool_parser_push(mw_tool_parser *p, const char *text,
 MW_MUST_CHECK mw_status mw_tool_parser_finish(mw_tool_parser *p, mw_str *content);
 /* The whole calls so far; *call is good until the next push. */
 size_t mw_tool_parser_calls(const mw_tool_parser *p, const mw_tool_call **call);
-
-/* The JSON Schema of an answer that is one call of the tool `name`, or of any (NULL). tools_json: OpenAI's "tools".
- * *schema is malloc'ed. MW_ERR_USAGE: the tools are not well-formed, or there is none of that name. */
-MW_MUST_CHECK mw_status mw_tool_choice_schema(const char *tools_json, const char *name, char **schema);
 
 MW_END_DECLS
 #endif
