@@ -174,7 +174,8 @@ mw_status mw_engine_submit(mw_engine *e, const mw_request *r, uint64_t *id) {
     if (e->rank != 0) return MW_FAIL(MW_ERR_USAGE, "requests are submitted on rank 0, this is rank %d", e->rank);
     if (e->opt.dry_run) return MW_FAIL(MW_ERR_USAGE, "a dry run takes no requests");
     pthread_mutex_lock(&e->lock);
-    mw_status st = check_queue(e, 1); /* before the work of tokenising: a flood is turned away cheaply */
+    /* Before the work of tokenising: a flood is turned away cheaply. */
+    mw_status st = e->phase == MW_ENGINE_READY ? check_queue(e, 1) : MW_OK;
     pthread_mutex_unlock(&e->lock);
     if (st == MW_OK) st = mw_job_new(&j, e, r);
     if (st != MW_OK) return st;

@@ -25,20 +25,21 @@ typedef struct mw_engine mw_engine;
 /* ---- open ------------------------------------------------------------------------------------------------------- */
 
 typedef struct mw_engine_options {
-    const char *model;    /* model.h5 */
-    const char *backend;  /* "auto", "cpu", "cuda"; NULL: auto */
-    int threads;          /* CPU threads of this rank; 0: its share of the host's cores */
-    int ctx;              /* longest context of a sequence, tokens; 0: the model's, at most 8192 */
-    int max_seqs;         /* sequences in a step; 0: 16 on the CPU backend, 256 on CUDA */
-    int max_step_tokens;  /* rows of a step (prefill chunk); 0: 256 on the CPU backend, 2048 on CUDA */
-    uint64_t kv_bytes;    /* KV cache memory of this rank; 0: enough for max_seqs x ctx, within free memory */
-    double gpu_memory;    /* CUDA: part of the GPU's memory that may be used, 0 to 1; 0: 0.9 */
-    bool int8_act;        /* CPU: int8 instead of int16 activations: faster prefill, coarser (docs/NUMERICS.md) */
-    bool no_verify;       /* do not check the file's checksums while loading */
-    bool dry_run;         /* plan and memory only: nothing is loaded, only mw_engine_describe and close are legal */
-    double timeout_s;     /* how long a silent rank is waited for; 0: 60 */
-    bool progress;        /* rank 0: progress bar on a terminal's stderr */
-    int max_queue;        /* rank 0: answers waiting and running at once; beyond it MW_ERR_BUSY; 0: 4096 */
+    const char *model;   /* model.h5 */
+    const char *backend; /* "auto", "cpu", "cuda"; NULL: auto */
+    int threads;         /* CPU threads of this rank; 0: its share of the host's cores */
+    int ctx;             /* longest context of a sequence, tokens; 0: the model's, at most 8192 */
+    int max_seqs;        /* sequences in a step; 0: 16 on the CPU backend, 256 on CUDA */
+    int max_step_tokens; /* rows of a step (prefill chunk); 0: 256 on the CPU backend, 2048 on CUDA */
+    uint64_t kv_bytes;   /* KV cache memory of this rank; 0: enough for max_seqs x ctx, within free memory */
+    double gpu_memory;   /* CUDA: part of the GPU's memory that may be used, 0 to 1; 0: 0.9 */
+    bool int8_act;       /* CPU: int8 instead of int16 activations: faster prefill, coarser (docs/NUMERICS.md) */
+    bool no_verify;      /* do not check the file's checksums while loading */
+    bool dry_run;        /* plan and memory only: nothing is loaded, only mw_engine_describe and close are legal */
+    double timeout_s;    /* how long a silent rank is waited for; 0: 60 */
+    bool progress;       /* rank 0: progress bar on a terminal's stderr */
+    int max_queue;       /* rank 0: answers waiting and running at once; beyond it MW_ERR_BUSY; 0: 4096 */
+    int overlap; /* rank 0: plan and enqueue a step while the one before it runs; 0: on GPUs; 1: always; -1: never */
     bool no_prefix_cache; /* rank 0: do not look for blocks that earlier requests with the same beginning left */
 } mw_engine_options;
 

@@ -113,8 +113,12 @@ struct mw_engine {
     int n_ended;                        /* answers that have ended since the callers were told */
     mw_str token_text;                  /* scratch: what a token adds to its answer */
     mw_event_node *fresh, **fresh_tail; /* events since then */
-    bool told_idle;                     /* the other ranks know that there is nothing to do */
-    double gathered_s;                  /* when the ranks' figures were last gathered */
+    bool ahead;   /* rank 0: steps are begun while the one before them runs, where that is possible; and */
+    bool overlap; /* it is, behind the last one begun */
+    double began_s[MW_MODEL_IN_FLIGHT], finished_s; /* of steps under way; of the last one that is over */
+    uint64_t n_begun, n_finished;
+    bool told_idle;    /* the other ranks know that there is nothing to do */
+    double gathered_s; /* when the ranks' figures were last gathered */
 };
 
 /* ---- setup.c ---- */

@@ -132,12 +132,11 @@ fail:
 static mw_status take_orders(mw_engine *e, bool *closing) {
     mw_status st = MW_OK;
     pthread_mutex_lock(&e->lock);
-    bool idle = !e->closing && !e->submitted && e->n_cancel == 0 && e->n_jobs == 0;
+    bool busy = e->n_jobs > 0 || e->sched.n_open > 0, idle = !busy && !e->closing && !e->submitted && e->n_cancel == 0;
     pthread_mutex_unlock(&e->lock);
     if (idle && !e->told_idle && (st = tell_idle(e)) != MW_OK) return st;
     pthread_mutex_lock(&e->lock);
-    while (!e->closing && !e->submitted && e->n_cancel == 0 && e->n_jobs == 0)
-        pthread_cond_wait(&e->to_engine, &e->lock);
+    while (!busy && !e->closing && !e->submitted && e->n_cancel == 0) pthread_cond_wait(&e->to_engine, &e->lock);
     mw_job *jobs = e->submitted;
     uint64_t *ids = e->cancel;
     size_t n_ids = e->n_cancel;
@@ -279,31 +278,28 @@ fail:
     return st;
 }
 
-/* What the rows whose logits are wanted go through: the least that all of them can do with. */
+/* Where the tokens of a step can be chosen: on the devices, when a row is all that a choice needs. */
 static mw_step_choice choice_of(const mw_open_step *o) {
     mw_step_choice c = MW_CHOOSE_BEST;
     for (int i = 0; i < o->n; i++) {
         const mw_planned *p = &o->part[i];
-        const mw_gen *g = p->seq->owner;
+        const mw_sampling *s = &((const mw_gen *)p->seq->owner)->job->sampling;
         if (p->n_logits == 0) continue;
-        if (p->seq->score_prompt || !mw_sampling_on_device(&g->job->sampling)) return MW_CHOOSE_HOST;
-        if (!mw_sampling_is_argmax(&g->job->sampling)) c = MW_CHOOSE_DRAW;
+        bool scored = p->seq->score_prompt && p->first_pos < p->seq->n_prompt;
+        if (scored || !mw_sampling_on_device(s)) return MW_CHOOSE_HOST;
+        if (!mw_sampling_is_argmax(s)) c = MW_CHOOSE_DRAW;
     }
     return c;
 }
 
-static mw_status choose_how(mw_engine *e, const mw_open_step *o) {
-    mw_status st = MW_OK;
-    e->step.h.choose = choice_of(o);
-    if (e->step.h.choose != MW_CHOOSE_DRAW) return MW_OK;
-    MW_TRY(st, mw_step_add_draws(&e->step));
-    for (int i = 0; i < o->n; i++) {
+static mw_status fill_draws(mw_step *step, const mw_open_step *o) {
+    mw_status st = mw_step_add_draws(step);
+    for (int i = 0; i < o->n && st == MW_OK; i++) {
         const mw_planned *p = &o->part[i];
         const mw_gen *g = p->seq->owner;
-        size_t position = p->first_pos + (size_t)p->n_rows; /* of the new token: as many as there are before it */
-        if (p->n_logits > 0) mw_sampling_draw(&g->job->sampling, g->seed, position, &e->step.draw[p->first_logit]);
+        if (p->samples)
+            mw_sampling_draw(&g->job->sampling, g->seed, p->first_pos + (size_t)p->n_rows, &step->draw[p->first_logit]);
     }
-fail:
     return st;
 }
 
@@ -319,61 +315,116 @@ fail:
     return st;
 }
 
-static void count_step(mw_engine *e, double seconds, int prompt_rows, int new_tokens) {
+/* ---- steps ---- */
+
+/* The oldest step begun is over. Where steps overlap, a step lasts from the end of the one before it. */
+static void count_step(mw_engine *e, int prompt_rows, int new_tokens) {
+    double now = mw_now_s(), began = e->began_s[e->n_finished % MW_MODEL_IN_FLIGHT];
     pthread_mutex_lock(&e->lock);
     mw_engine_info *i = &e->info;
     i->steps++;
-    i->step_s += seconds;
+    i->step_s += now - (began > e->finished_s ? began : e->finished_s);
     i->wait_s += mw_comm_wait_s(e->comm);
     i->prompt_tokens += (uint64_t)prompt_rows;
     i->output_tokens += (uint64_t)new_tokens;
     pthread_mutex_unlock(&e->lock);
+    e->finished_s = now;
+    e->n_finished++;
 }
 
-/* Plan, tell, compute, answer. */
-static mw_status one_step(mw_engine *e) {
+/* Enqueued, or on CPUs computed, by all ranks; then their figures, if the step says so. */
+static mw_status begin(mw_engine *e) {
     mw_status st = MW_OK;
-    const mw_open_step *plan = NULL;
-    double start = mw_now_s();
-    MW_TRY(st, mw_sched_plan(&e->sched, &e->step, &plan));
-    if (e->step.h.n_tokens == 0) return MW_OK;
-    for (int i = 0; i < plan->n; i++) {
-        mw_gen *g = plan->part[i].seq->owner;
-        if (g->started_s == 0) g->started_s = start;
-    }
-    e->told_idle = false;
-    MW_TRY(st, choose_how(e, plan));
-    e->step.h.report = start - e->gathered_s >= REPORT_EVERY_S;
-    MW_TRY(st, mw_comm_bcast(e->comm, &e->step.h, sizeof e->step.h, 0, false));
-    MW_TRY(st, mw_comm_bcast(e->comm, e->step.data, e->step.words * sizeof *e->step.data, 0, false));
-    const mw_step_sink sink = {e, on_logits, on_tokens};
-    MW_TRY(st, mw_model_step(e->model, &e->step, &sink));
-    count_step(e, mw_now_s() - start, plan->prompt_rows, plan->sampled);
-    if (e->step.h.report) {
-        MW_TRY(st, mw_engine_share_stats(e));
-        e->gathered_s = start;
-    }
-    MW_TRY(st, end_prompts(e, plan));
-    mw_sched_done(&e->sched);
-    publish(e);
+    e->began_s[e->n_begun++ % MW_MODEL_IN_FLIGHT] = mw_now_s();
+    MW_TRY(st, mw_model_begin(e->model, &e->step));
+    if (e->step.h.report) st = mw_engine_share_stats(e);
 fail:
     return st;
 }
 
+/* May another step be begun before this one is finished? Otherwise ranks meet again when it is. */
+static bool may_overlap(const mw_engine *e, const mw_step_head *h) {
+    return h->n_logits == 0 || (h->choose != MW_CHOOSE_HOST && h->n_logits <= e->model->o.max_logits);
+}
+
+/* Plan and tell. *begun: false when there is nothing to do before the step under way has ended. */
+static mw_status begin_step(mw_engine *e, bool *begun) {
+    mw_status st = MW_OK;
+    const mw_open_step *plan = NULL;
+    double now = mw_now_s();
+    mw_step_head *h = &e->step.h;
+    MW_TRY(st, mw_sched_plan(&e->sched, &e->step, &plan));
+    *begun = h->n_tokens > 0;
+    if (!*begun) return MW_OK;
+    for (int i = 0; i < plan->n; i++) {
+        mw_gen *g = plan->part[i].seq->owner;
+        if (g->started_s == 0) g->started_s = now;
+    }
+    e->told_idle = false;
+    h->choose = choice_of(plan);
+    if (h->choose == MW_CHOOSE_DRAW) MW_TRY(st, fill_draws(&e->step, plan));
+    h->report = now - e->gathered_s >= REPORT_EVERY_S;
+    if (h->report) e->gathered_s = now;
+    MW_TRY(st, mw_comm_bcast(e->comm, h, sizeof *h, 0, false));
+    MW_TRY(st, mw_comm_bcast(e->comm, e->step.data, e->step.words * sizeof *e->step.data, 0, false));
+    e->overlap = e->ahead && may_overlap(e, h);
+    st = begin(e);
+fail:
+    return st;
+}
+
+/* The oldest step: its results are waited for, and answered with. */
+static mw_status end_step(mw_engine *e) {
+    mw_status st = MW_OK;
+    const mw_step_sink sink = {e, on_logits, on_tokens};
+    const mw_open_step *plan = mw_sched_oldest(&e->sched);
+    MW_TRY(st, mw_model_finish(e->model, &sink));
+    count_step(e, plan->prompt_rows, plan->sampled);
+    MW_TRY(st, end_prompts(e, plan));
+    mw_sched_done(&e->sched);
+    publish(e);
+    drop_finished(e);
+fail:
+    return st;
+}
+
+/* While a step runs on the devices the next one is planned and enqueued; then the first one's tokens are handed out
+ * while the next one runs. So a new request waits a step longer, and a sequence that ended has computed a row for
+ * nothing. Where a step is over when it has been begun (CPUs), or its tokens are chosen here, there is nothing to gain:
+ * one at a time. */
 mw_status mw_engine_serve(mw_engine *e) {
     mw_status st = MW_OK;
     bool closing = false;
     for (;;) {
+        bool begun = false;
         MW_TRY(st, take_orders(e, &closing));
         if (closing) break;
-        MW_TRY(st, one_step(e));
+        if (e->sched.n_open == 0 || e->overlap) MW_TRY(st, begin_step(e, &begun));
+        int open = e->sched.n_open;
+        if (open == 0 && e->n_jobs > 0) {
+            st = MW_FAIL(MW_ERR_INTERNAL, "%d requests are under way, and no step can be planned", e->n_jobs);
+            goto fail;
+        }
+        if (open == MW_OPEN_STEPS || (open > 0 && !(begun && e->overlap))) MW_TRY(st, end_step(e));
         drop_finished(e);
     }
     mw_step_head stop = {.kind = MW_STEP_STOP};
     MW_TRY(st, mw_comm_bcast(e->comm, &stop, sizeof stop, 0, false));
+    while (e->sched.n_open > 0) MW_TRY(st, end_step(e));
     return MW_OK;
 fail:
     mw_comm_poison(e->comm, st);
+    return st;
+}
+
+/* Finishes steps until at most `left` are under way. */
+static mw_status catch_up(mw_engine *e, uint64_t left) {
+    mw_status st = MW_OK;
+    while (e->n_begun - e->n_finished > left) {
+        MW_TRY(st, mw_model_finish(e->model, NULL));
+        count_step(e, 0, 0);
+    }
+fail:
     return st;
 }
 
@@ -383,16 +434,16 @@ mw_status mw_engine_follow_steps(mw_engine *e) {
     for (;;) {
         mw_step_head h;
         MW_TRY(st, mw_comm_bcast(e->comm, &h, sizeof h, 0, idle));
-        if (h.kind == MW_STEP_STOP) return MW_OK;
         idle = h.kind == MW_STEP_IDLE;
+        if (h.kind != MW_STEP_RUN) MW_TRY(st, catch_up(e, 0));
+        if (h.kind == MW_STEP_STOP) return MW_OK;
         if (idle && h.report) MW_TRY(st, mw_engine_share_stats(e));
         if (idle) continue;
         MW_TRY(st, mw_step_layout(&e->step, &h));
         MW_TRY(st, mw_comm_bcast(e->comm, e->step.data, e->step.words * sizeof *e->step.data, 0, false));
-        double start = mw_now_s();
-        MW_TRY(st, mw_model_step(e->model, &e->step, NULL));
-        count_step(e, mw_now_s() - start, 0, 0);
-        if (h.report) MW_TRY(st, mw_engine_share_stats(e));
+        MW_TRY(st, catch_up(e, MW_MODEL_IN_FLIGHT - 1));
+        MW_TRY(st, begin(e));
+        if (!may_overlap(e, &h)) MW_TRY(st, catch_up(e, 0));
     }
 fail:
     mw_comm_poison(e->comm, st);

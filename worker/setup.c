@@ -308,6 +308,7 @@ static mw_status load(mw_engine *e, mw_phases *p) {
                              e->opt.progress && e->rank == 0, p));
     MW_TRY(st, mw_model_prepare(e->model, &o));
     mw_phases_end(p, "buffers");
+    e->ahead = e->opt.overlap != 0 ? e->opt.overlap > 0 : !e->on_host;
     e->info.weight_bytes = e->model->weight_bytes;
     e->info.kv_bytes = e->model->kv_bytes;
     e->info.workspace_bytes = e->model->workspace_bytes;

@@ -4,7 +4,7 @@
  * the last bits of a logit may differ (docs/NUMERICS.md, "Company"), so an answer may leave the reference where its two
  * best tokens are closer than the promised bound, and only there, and only for the second best.
  *
- *   test_batch [cpu|cuda] [seed]
+ *   test_batch [cpu|cuda] [seed] [ahead]      ahead: a step is planned before the tokens of the last one are known
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -222,13 +222,14 @@ static void test(mw_engine *e) {
 
 int main(int argc, char **argv) {
     mw_engine *e = NULL;
-    uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 10) : (uint64_t)time(NULL);
+    uint64_t seed = argc > 2 && strcmp(argv[2], "-") != 0 ? strtoull(argv[2], NULL, 10) : (uint64_t)time(NULL);
     g_rng = seed * 2 + 1;
     /* A KV head of this model takes 1 kB a token; a rank has four of them, or two where there are several ranks: room
      * for 22 or 44 blocks of 16 tokens, for 16 sequences of up to 14 blocks. One thread: on a machine that others use,
      * threads that wait for each other are slow. */
     mw_engine_options o = {.model = MODEL,
                            .backend = argc > 1 ? argv[1] : "cpu",
+                           .overlap = argc > 3,
                            .ctx = 224,
                            .threads = 1,
                            .max_seqs = 16,

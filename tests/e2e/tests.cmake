@@ -27,6 +27,11 @@ mw_test(e2e/test_engine.c LIBS mw_worker RANKS 3 GPUS 0 SECONDS 300)
 set_tests_properties(e2e.test_engine.np1 PROPERTIES LABELS "e2e;gpu0;threads")
 mw_test(e2e/test_batch.c LIBS mw_worker RANKS 1 GPUS 0 SECONDS 300)
 mw_test(e2e/test_batch.c LIBS mw_worker RANKS 3 GPUS 0 SECONDS 300)
+foreach(np 1 3)
+  add_test(NAME e2e.test_batch.ahead.np${np} COMMAND ${PROJECT_SOURCE_DIR}/tests/run_test.sh ${np} 0 300
+                                                     $<TARGET_FILE:test_batch> cpu - ahead)
+  set_tests_properties(e2e.test_batch.ahead.np${np} PROPERTIES PROCESSORS ${np} TIMEOUT 310 LABELS "e2e;gpu0;plain")
+endforeach()
 set_tests_properties(e2e.test_batch.np3 PROPERTIES LABELS "e2e;gpu0;plain")
 
 mw_script_test(e2e.golden.demo RANKS 2 GPUS 0 SECONDS 120 LABELS "e2e;plain"
