@@ -9,6 +9,10 @@
 /* How old the ranks' figures may grow while steps run. */
 #define REPORT_EVERY_S 1.0
 
+/* Behind a step of more rows nothing is planned before it ends: it takes so long that the pause for planning does not
+ * count, and a request that comes meanwhile shall be in the next step. */
+#define OVERLAP_ROWS 512
+
 /* What mw_engine_describe tells of the scheduler, and the events that have come up, to the callers. Together, so that
  * whoever has the event that ends an answer sees its blocks back, and room in the queue. */
 static void publish(mw_engine *e) {
@@ -367,7 +371,7 @@ static mw_status begin_step(mw_engine *e, bool *begun) {
     if (h->report) e->gathered_s = now;
     MW_TRY(st, mw_comm_bcast(e->comm, h, sizeof *h, 0, false));
     MW_TRY(st, mw_comm_bcast(e->comm, e->step.data, e->step.words * sizeof *e->step.data, 0, false));
-    e->overlap = e->ahead && may_overlap(e, h);
+    e->overlap = e->ahead && h->n_tokens <= OVERLAP_ROWS && may_overlap(e, h);
     st = begin(e);
 fail:
     return st;
