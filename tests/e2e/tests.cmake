@@ -73,6 +73,10 @@ if(MW_HAVE_CUDA)
                          SKIP_RETURN_CODE 77 FIXTURES_REQUIRED random_models)
     add_test(NAME e2e.test_engine.cuda.np${np} COMMAND ${PROJECT_SOURCE_DIR}/tests/run_test.sh ${np} ${np} 60
                                                        $<TARGET_FILE:test_engine> cuda)
+    add_test(NAME e2e.test_batch.cuda.np${np} COMMAND ${PROJECT_SOURCE_DIR}/tests/run_test.sh ${np} ${np} 100
+                                                      $<TARGET_FILE:test_batch> cuda)
+    set_tests_properties(e2e.test_batch.cuda.np${np} PROPERTIES LABELS "e2e;gpu${np};plain" TIMEOUT 110 RESOURCE_LOCK gpu
+                         SKIP_RETURN_CODE 77)
     set_tests_properties(e2e.test_engine.cuda.np${np} PROPERTIES LABELS "e2e;gpu${np};plain" TIMEOUT 70 RESOURCE_LOCK gpu
                          SKIP_RETURN_CODE 77)
   endforeach()
