@@ -55,6 +55,9 @@ mw_script_test(e2e.install RANKS 1 GPUS 0 SECONDS 100 LABELS "e2e;plain"
 mw_script_test(text.constraint_check RANKS 1 GPUS 0 SECONDS 200 LABELS text
                COMMAND ${Python3_EXECUTABLE} ${PROJECT_SOURCE_DIR}/tests/text/constraint_check.py $<TARGET_FILE:test_constraint_random>)
 
+mw_script_test(e2e.page RANKS 2 GPUS 0 SECONDS 240 LABELS "e2e;plain"
+               COMMAND ${Python3_EXECUTABLE} ${here}/page.py ${PROJECT_BINARY_DIR} ${demo})
+
 # Built, not run by ctest: models to measure on (tests/bench/compare.py).
 add_executable(make_model bench/make_model.c)
 target_link_libraries(make_model PRIVATE mw_test_model)

@@ -123,8 +123,10 @@ mw_status mw_api_version(mw_api *a, mw_json_out *w) {
 }
 
 mw_status mw_api_stats(mw_api *a, mw_json_out *w) {
+    const char *why;
     mw_json_open(w, '{');
     mw_json_key_str(w, "model", mw_api_name(a));
+    mw_json_key_bool(w, "chat", mw_engine_can_chat(a->engine, &why));
     mw_json_key_int(w, "uptime_s", (int64_t)time(NULL) - a->started);
     mw_metrics_live(&a->metrics, a->engine, mw_now_s(), w);
     mw_json_close(w, '}');

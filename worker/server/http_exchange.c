@@ -144,9 +144,17 @@ static void add_header(struct MHD_Response *r, const char *name, const char *val
     if (MHD_add_response_header(r, name, value) != MHD_YES) mw_debug("header %s cannot be added", name);
 }
 
+/* The page is all there is to it, and talks to its server alone. */
+#define PAGE_POLICY                                                                                                    \
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "   \
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+
 static void add_common_headers(const mw_exchange *x, struct MHD_Response *r) {
     const char *origin = x->s->opt->cors_origin;
     if (x->call) add_header(r, "X-Request-Id", x->call->id);
+    add_header(r, "X-Content-Type-Options", "nosniff");
+    if (x->content_type && strncmp(x->content_type, "text/html", 9) == 0)
+        add_header(r, "Content-Security-Policy", PAGE_POLICY);
     if (atomic_load(&x->s->draining)) add_header(r, MHD_HTTP_HEADER_CONNECTION, "close");
     if (!origin) return;
     add_header(r, "Access-Control-Allow-Origin", origin);
