@@ -109,24 +109,30 @@ mw_status mw_api_model(mw_api *a, const char *name, mw_json_out *w, mw_api_error
 }
 
 /* "marlin-worker 0.1.0 (id)\n..." */
+static void put_version(mw_json_out *w) {
+    const char *text = mw_engine_version(), *version = strchr(text, ' ');
+    mw_json_key(w, "version");
+    mw_json_text(w, version ? version + 1 : "", version ? strcspn(version + 1, " \n") : 0);
+    mw_json_key(w, "build");
+    mw_json_text(w, text, strcspn(text, "\n"));
+}
+
 mw_status mw_api_version(mw_api *a, mw_json_out *w) {
     (void)a;
-    const char *text = mw_engine_version(), *version = strchr(text, ' ');
-    size_t line = strcspn(text, "\n"), n = version ? strcspn(version + 1, " \n") : 0;
     mw_json_open(w, '{');
-    mw_json_key(w, "version");
-    mw_json_text(w, version ? version + 1 : "", n);
-    mw_json_key(w, "build");
-    mw_json_text(w, text, line);
+    put_version(w);
     mw_json_close(w, '}');
     return w->st;
 }
 
 mw_status mw_api_stats(mw_api *a, mw_json_out *w) {
-    const char *why;
+    const char *why = NULL;
+    bool chat = mw_engine_can_chat(a->engine, &why);
     mw_json_open(w, '{');
     mw_json_key_str(w, "model", mw_api_name(a));
-    mw_json_key_bool(w, "chat", mw_engine_can_chat(a->engine, &why));
+    put_version(w);
+    mw_json_key_bool(w, "chat", chat);
+    mw_json_key_str(w, "chat_why", chat ? NULL : why);
     mw_json_key_int(w, "uptime_s", (int64_t)time(NULL) - a->started);
     mw_metrics_live(&a->metrics, a->engine, mw_now_s(), w);
     mw_json_close(w, '}');

@@ -326,8 +326,11 @@ static void take_event(mw_call *c, mw_part *p, mw_event *ev) {
         break;
     }
     if (st != MW_OK) set_error(c, st, mw_error_text());
-    if (c->stream && c->bytes_pending > MW_CALL_MAX_PENDING)
-        set_error(c, MW_ERR_LIMIT, "the answer is read too slowly: more than 4 MiB of it wait");
+    if (c->stream && c->bytes_pending > MW_CALL_MAX_PENDING && c->err.http == 0) {
+        st = mw_api_fail(&c->err, 408, "slow_reader", NULL, "the answer is read too slowly: %zu bytes of it wait",
+                         c->bytes_pending);
+        wake(c);
+    }
 }
 
 void mw_call_take(mw_event *ev) {

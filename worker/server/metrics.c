@@ -199,12 +199,14 @@ void mw_metrics_live(mw_metrics *m, mw_engine *e, double now_s, mw_json_out *w) 
     mw_engine_info i;
     mw_engine_describe(e, &i);
     mw_json_key_str(w, "backend", i.backend);
+    mw_json_key_str(w, "device", i.device);
     mw_json_key_str(w, "model_type", i.model_type);
     mw_json_key_int(w, "n_ranks", i.n_ranks);
-    mw_json_key_int(w, "context", i.ctx);
+    mw_json_key_int(w, "ctx", i.ctx);
     mw_json_key_int(w, "max_seqs", i.max_seqs);
     mw_json_key_int(w, "running", i.running);
     mw_json_key_int(w, "waiting", i.waiting);
+    mw_json_key_int(w, "kv_block_tokens", i.kv_block_tokens);
     mw_json_key_int(w, "kv_blocks", i.kv_blocks);
     mw_json_key_int(w, "kv_blocks_free", i.kv_blocks_free);
     mw_json_key_int(w, "kv_blocks_cached", i.kv_blocks_cached);
@@ -215,6 +217,7 @@ void mw_metrics_live(mw_metrics *m, mw_engine *e, double now_s, mw_json_out *w) 
     mw_json_key_int(w, "prefix_hit_tokens", (int64_t)i.prefix_hit_tokens);
     mw_json_key_int(w, "preemptions", (int64_t)i.preemptions);
     mw_json_key_int(w, "steps", (int64_t)i.steps);
+    mw_json_key_real(w, "step_s", i.step_s);
     pthread_mutex_lock(&m->lock);
     mw_json_key_int(w, "requests_done", (int64_t)(m->success[0] + m->success[1]));
     mw_json_key_int(w, "requests_cancelled", (int64_t)m->success[2]);
