@@ -22,7 +22,8 @@ foreach(tool marlin-worker marlin-convert marlin-pack)
           DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
 endforeach()
 install(FILES README.md LICENSE docs/ARCHITECTURE.md docs/CHAT.md docs/CLUSTER.md docs/FORMAT.md docs/MODEL.md
-              docs/NUMERICS.md docs/PERF.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
+              docs/NUMERICS.md docs/PERF.md docs/SERVING.md
+              docs/grafana-dashboard.json DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(FILES launch/demo/shakespeare-11m-gptq.h5 DESTINATION ${CMAKE_INSTALL_DATADIR}/marlin-worker)
 install(PROGRAMS launch/mpirun RENAME marlin-mpirun DESTINATION ${CMAKE_INSTALL_BINDIR})
 

@@ -136,14 +136,14 @@ def keys(build, model):
 
 def drain(build, model):
     with Server(build, model, NP, ["--drain-timeout", "60"]) as s:
-        sock = s.stream_socket(C, dict(LONG, stream=True))
+        sock = s.stream_socket(C, dict(LONG, stream=True, n=8))  # long enough for what follows
         sock.recv(100)
         answer = {}
         t = threading.Thread(target=lambda: answer.update(r=s.post(C, dict(LONG))))
         t.start()
         keep = s.stream_socket("/tokenize", {"prompt": "x"})
         keep.recv(4096)
-        until(lambda: s.stats()["running"] == 2, 5)
+        until(lambda: s.stats()["running"] == 9, 5)
         s.terminate()
         until(lambda: "no new requests" in s.err)
         keep.sendall(b"POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n" + b'{"prompt": "x"}'[:14])

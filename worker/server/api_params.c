@@ -154,7 +154,10 @@ static mw_status get_format(const json_t *o, mw_call *c, mw_api_error *err) {
     if (guided) return get_schema(guided, structured ? "structured_outputs.json" : "guided_json", c, err);
     if (!f) return MW_OK;
     const char *type = json_string_value(mw_field(f, "type"));
-    if (type && strcmp(type, "text") == 0) return MW_OK;
+    if (type && strcmp(type, "text") == 0) {
+        c->sampling.format = MW_FORMAT_TEXT;
+        return MW_OK;
+    }
     if (type && strcmp(type, "json_object") == 0) {
         c->sampling.format = MW_FORMAT_JSON_OBJECT;
         return MW_OK;
@@ -193,6 +196,8 @@ mw_status mw_call_params(const mw_api *a, mw_call *c, const json_t *o, mw_api_er
     s->presence_penalty = d->presence_penalty;
     s->frequency_penalty = d->frequency_penalty;
     s->ignore_eos = d->ignore_eos;
+    s->format = d->format;
+    s->schema = d->schema;
     MW_TRY(st, refuse(o, err));
     MW_TRY(st, get_max_tokens(a, o, c, err));
     MW_TRY(st, mw_field_real(o, "temperature", 0, 100, &s->temperature, err));
