@@ -99,8 +99,8 @@ typedef struct mw_exchange {
     int http;
     mw_str answer;
     const char *content_type;
-    bool allow_get, allow_post;        /* for 405 */
-    mw_json_out out;                   /* stream: what is to be sent */
+    bool allow_get, allow_post; /* for 405 */
+    mw_json_out out;            /* stream: what is to be sent */
     size_t out_at;
     bool out_end;
 } mw_exchange;
