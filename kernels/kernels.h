@@ -100,6 +100,7 @@ typedef struct mw_attn {
 
 #define MW_LANE_SLOTS 4
 #define MW_FETCHES    2
+#define MW_STAMPS     2048
 
 typedef struct mw_dev_opts {
     int device;    /* CUDA: ordinal. CPU: ignored */
@@ -142,6 +143,11 @@ typedef struct mw_kernels {
      * all that was enqueued before it, once fetched() says so, which does not wait. */
     mw_status (*fetch)(mw_dev *d, void *host_dst, const void *src, size_t bytes, int mark);
     mw_status (*fetched)(mw_dev *d, int mark, bool *yes);
+    /* A point in time of the queue, one of MW_STAMPS: reached when all that was enqueued before it is done. stamped_s:
+     * seconds between two that have been reached. Not while a graph is captured. NULL where a call has finished when it
+     * returns (CPU): there the host's clock tells. */
+    mw_status (*stamp)(mw_dev *d, int i);
+    mw_status (*stamped_s)(mw_dev *d, int from, int to, double *seconds);
 
     /* Host memory that copies to and from the device fastest (page-locked for CUDA). */
     mw_status (*host_alloc)(mw_dev *d, void **out, size_t bytes, const char *what);

@@ -211,8 +211,8 @@ typedef struct mw_rank_stats {
     uint64_t weight_bytes, kv_bytes, workspace_bytes;
     uint64_t steps;
     double step_s;       /* in steps since open; of that: */
-    double gemm_s;       /* linear layers; 0 on CUDA, where a step is one graph and its parts are not timed */
-    double collective_s; /* all-reduce and gather, waiting included; CUDA: those on the host only */
+    double gemm_s;       /* linear layers; CUDA: from the proportions of a step that is timed once a second */
+    double collective_s; /* all-reduce and gather, waiting included; CUDA: likewise */
 } mw_rank_stats;
 /* rank 0; at most about a second old while steps run. MW_ERR_USAGE: no such rank. */
 MW_API MW_MUST_CHECK mw_status mw_engine_rank_stats(mw_engine *e, int rank, mw_rank_stats *out);

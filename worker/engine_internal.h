@@ -117,8 +117,9 @@ struct mw_engine {
     bool overlap; /* it is, behind the last one begun */
     double began_s[MW_MODEL_IN_FLIGHT], finished_s; /* of steps under way; of the last one that is over */
     uint64_t n_begun, n_finished;
-    bool told_idle;    /* the other ranks know that there is nothing to do */
-    double gathered_s; /* when the ranks' figures were last gathered */
+    double timed_s[MW_TIMED_KINDS], shared_step_s; /* parts of the steps so far, and their time when that was told */
+    bool told_idle;                                /* the other ranks know that there is nothing to do */
+    double gathered_s;                             /* when the ranks' figures were last gathered */
 };
 
 /* ---- setup.c ---- */

@@ -37,8 +37,10 @@ mw_status mw_model_timed(double *total, double start, mw_status st) {
 static mw_status linear(mw_model *m, const mw_linear *w, int64_t rows, const void *x, int64_t ldx, void *y, int64_t ldy,
                         bool y_f32) {
     double start = mw_now_s();
-    if (!m->on_host) return m->k->linear(m->dev, w, rows, x, ldx, y, ldy, y_f32);
-    return mw_model_timed(&m->gemm_s, start, m->k->linear(m->dev, w, rows, x, ldx, y, ldy, y_f32));
+    if (m->on_host) return mw_model_timed(&m->gemm_s, start, m->k->linear(m->dev, w, rows, x, ldx, y, ldy, y_f32));
+    mw_status st = mw_timing_enter(&m->timing, m->k, m->dev);
+    if (st == MW_OK) st = m->k->linear(m->dev, w, rows, x, ldx, y, ldy, y_f32);
+    return st == MW_OK ? mw_timing_leave(&m->timing, m->k, m->dev, MW_TIMED_LINEAR) : st;
 }
 
 /* Partial results of all ranks added up, on every rank. */
@@ -47,8 +49,24 @@ static mw_status reduce(step_ctx *c, void *x) {
     size_t n = (size_t)(c->t * m->cfg->hidden);
     double start = mw_now_s();
     if (mw_comm_size(m->comm) == 1) return MW_OK;
-    if (m->devices_join) return mw_comm_device_all_reduce(m->comm, x, n, m->act);
-    return mw_model_timed(&m->collective_s, start, mw_comm_all_reduce_f32(m->comm, x, n));
+    if (!m->devices_join) return mw_model_timed(&m->collective_s, start, mw_comm_all_reduce_f32(m->comm, x, n));
+    mw_status st = mw_timing_enter(&m->timing, m->k, m->dev);
+    if (st == MW_OK) st = mw_comm_device_all_reduce(m->comm, x, n, m->act);
+    return st == MW_OK ? mw_timing_leave(&m->timing, m->k, m->dev, MW_TIMED_COLLECTIVE) : st;
+}
+
+/* The attention output of all ranks, side by side. */
+static mw_status gather_attention(step_ctx *c) {
+    mw_model *m = c->m;
+    size_t n = (size_t)c->t;
+    double start = mw_now_s();
+    if (!m->devices_join)
+        return mw_model_timed(&m->collective_s, start,
+                              mw_comm_gather_cols_f32(m->comm, -1, m->attn, n, m->q_cols, m->attn_all));
+    mw_status st = mw_timing_enter(&m->timing, m->k, m->dev);
+    if (st == MW_OK)
+        st = mw_comm_device_gather_cols(m->comm, m->attn, n, m->q_cols, m->attn_blocks, m->attn_all, m->act);
+    return st == MW_OK ? mw_timing_leave(&m->timing, m->k, m->dev, MW_TIMED_COLLECTIVE) : st;
 }
 
 /* x += delta; then the norm, in the order that projection `p` wants its inputs, and the projection itself. */
@@ -80,10 +98,7 @@ static mw_status attention(step_ctx *c, const mw_layer *l) {
     MW_TRY(st, check(c, "attention", m->attn, q, c->t, q));
     if (l->o_perm) { /* act-order: o_proj's rows are sorted across the heads of all ranks */
         if (mw_comm_size(m->comm) > 1) {
-            MW_TRY(st, m->devices_join
-                           ? mw_comm_device_gather_cols(m->comm, m->attn, (size_t)c->t, m->q_cols, m->attn_blocks,
-                                                        m->attn_all, m->act)
-                           : mw_comm_gather_cols_f32(m->comm, -1, m->attn, (size_t)c->t, m->q_cols, m->attn_all));
+            MW_TRY(st, gather_attention(c));
             in = m->attn_all;
             ld = m->cfg->n_heads * m->cfg->head_dim;
         }

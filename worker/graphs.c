@@ -10,7 +10,7 @@
 #include "worker/model.h"
 
 #define MAX_SIZES    32
-#define MAX_CONTEXTS 8
+#define MAX_CONTEXTS 10
 
 struct mw_graphs {
     int rows[MAX_SIZES], n_rows;
@@ -26,10 +26,10 @@ static void choose_rows(mw_graphs *g, int most) {
     if (g->rows[g->n_rows - 1] != most && most <= g->rows[g->n_rows - 1] + 16) g->rows[g->n_rows++] = most;
 }
 
-/* Attention launches blocks for the longest context there may be, and most of them find nothing to do: a few classes
- * keep that cheap. */
+/* Attention launches blocks for the longest context there may be; classes a factor of two apart keep those that find
+ * nothing to do fewer than the others. */
 static void choose_contexts(mw_graphs *g, int most) {
-    for (int c = 1024; c < most && g->n_ctx < MAX_CONTEXTS - 1; c *= 4) g->ctx[g->n_ctx++] = c;
+    for (int c = 1024; c < most && g->n_ctx < MAX_CONTEXTS - 1; c *= 2) g->ctx[g->n_ctx++] = c;
     g->ctx[g->n_ctx++] = most;
 }
 

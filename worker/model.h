@@ -12,6 +12,7 @@
 #include "worker/loader.h"
 #include "worker/phases.h"
 #include "worker/step.h"
+#include "worker/timing.h"
 MW_BEGIN_DECLS
 
 #define MW_MAX_PARTS 3
@@ -55,6 +56,7 @@ typedef struct mw_begun {
     mw_step_choice choose;
     int n_logits;
     bool fetches;       /* its tokens are on their way to the host, nothing else is to be done */
+    bool timed;         /* m->timing is to be read when it is over */
     const int32_t *row; /* otherwise: logit rows, device, and what is drawn of them, host */
     const mw_draw *draw;
 } mw_begun;
@@ -97,6 +99,7 @@ typedef struct mw_model {
     bool devices_join; /* several ranks, collectives on their devices */
     int n_graphs;
     double gemm_s, collective_s; /* since open, of what the host waits for: linear layers, collectives */
+    mw_timing timing;            /* of what it does not wait for */
     double warm_up_s;
     mw_graphs *graphs; /* NULL: steps are enqueued kernel by kernel */
     void **owned;      /* every device allocation but those of the group (mw_comm_device_alloc) */

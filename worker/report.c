@@ -53,8 +53,11 @@ mw_status mw_engine_share_stats(mw_engine *e) {
     mine.workspace_bytes = e->info.workspace_bytes;
     mine.steps = e->info.steps;
     mine.step_s = e->info.step_s;
-    mine.gemm_s = e->model->gemm_s;
-    mine.collective_s = e->model->collective_s;
+    for (int i = 0; i < MW_TIMED_KINDS; i++)
+        e->timed_s[i] += e->model->timing.share[i] * (e->info.step_s - e->shared_step_s);
+    e->shared_step_s = e->info.step_s;
+    mine.gemm_s = e->model->gemm_s + e->timed_s[MW_TIMED_LINEAR];
+    mine.collective_s = e->model->collective_s + e->timed_s[MW_TIMED_COLLECTIVE];
     MW_TRY(st, MW_CALLOC(&all, (size_t)e->size, "figures of the ranks"));
     MW_TRY(st, mw_comm_all_gather_bytes(e->comm, &mine, sizeof mine, all));
     if (e->rank != 0) goto fail;

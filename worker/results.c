@@ -116,7 +116,7 @@ static int at_most(const mw_model *m, int rows) {
 
 mw_status mw_model_begin(mw_model *m, const mw_step *s) {
     mw_status st = MW_OK;
-    bool launched = false;
+    bool launched = false, timed = s->h.report && m->k->stamp != NULL;
     mw_batch b;
     const int32_t *row = NULL;
     int slot = (m->oldest + m->n_begun) % MW_MODEL_IN_FLIGHT;
@@ -126,10 +126,13 @@ mw_status mw_model_begin(mw_model *m, const mw_step *s) {
         return MW_FAIL(MW_ERR_INTERNAL, "a step is begun while %d are under way", m->n_begun);
     *now = (mw_begun){.choose = s->h.choose, .n_logits = s->h.n_logits};
     now->fetches = now->n_logits == 0 || (now->choose != MW_CHOOSE_HOST && now->n_logits <= m->o.max_logits);
-    MW_TRY(st, mw_graphs_try(m, s, &launched));
+    if (!timed) MW_TRY(st, mw_graphs_try(m, s, &launched));
     if (!launched) {
         MW_TRY(st, upload(m, s, &b, &row));
+        if (timed) MW_TRY(st, mw_timing_start(&m->timing, m->k, m->dev));
         MW_TRY(st, mw_model_enqueue(m, &b, row, at_most(m, now->n_logits)));
+        if (timed) MW_TRY(st, mw_timing_stop(&m->timing, m->k, m->dev));
+        now->timed = timed;
     }
     if (now->fetches) {
         if (now->n_logits > 0) MW_TRY(st, choose(m, now->choose, s->draw, now->n_logits));
@@ -169,9 +172,10 @@ mw_status mw_model_finish(mw_model *m, const mw_step_sink *sink) {
     const mw_begun b = m->begun[slot];
     m->oldest = (slot + 1) % MW_MODEL_IN_FLIGHT;
     m->n_begun--;
-    if (!b.fetches) return finish_in_parts(m, &b, slot, sink);
-    MW_TRY(st, wait_fetched(m, slot));
-    if (sink && b.n_logits > 0) st = sink->tokens(sink->arg, m->chosen_host[slot], 0, b.n_logits);
+    if (!b.fetches) MW_TRY(st, finish_in_parts(m, &b, slot, sink));
+    if (b.fetches) MW_TRY(st, wait_fetched(m, slot));
+    if (b.timed) MW_TRY(st, mw_timing_read(&m->timing, m->k, m->dev));
+    if (sink && b.fetches && b.n_logits > 0) st = sink->tokens(sink->arg, m->chosen_host[slot], 0, b.n_logits);
 fail:
     return st;
 }

@@ -85,6 +85,8 @@ static void cuda_close(mw_dev *d) {
         if (d->staged[i]) cudaEventDestroy(d->staged[i]);
     for (int i = 0; i < MW_FETCHES; i++)
         if (d->fetched[i]) cudaEventDestroy(d->fetched[i]);
+    for (int i = 0; i < MW_STAMPS; i++)
+        if (d->stamped[i]) cudaEventDestroy(d->stamped[i]);
     if (d->staging) cudaFreeHost(d->staging);
     cudaFree(d->workspace);
     cudaFree(d->counters);
@@ -225,6 +227,19 @@ static mw_status cuda_fetched(mw_dev *d, int mark, bool *yes) {
     return e == cudaErrorNotReady ? MW_OK : mw_cuda_check(e, "copy from the device");
 }
 
+static mw_status cuda_stamp(mw_dev *d, int i) {
+    mw_status st = mw_cuda_check(cudaSetDevice(d->ordinal), "timing");
+    if (st == MW_OK && !d->stamped[i]) st = mw_cuda_check(cudaEventCreate(&d->stamped[i]), "timing");
+    return st == MW_OK ? mw_cuda_check(cudaEventRecord(d->stamped[i], d->stream), "timing") : st;
+}
+
+static mw_status cuda_stamped_s(mw_dev *d, int from, int to, double *seconds) {
+    float ms = 0;
+    mw_status st = mw_cuda_check(cudaEventElapsedTime(&ms, d->stamped[from], d->stamped[to]), "timing");
+    *seconds = (double)ms * 1e-3;
+    return st;
+}
+
 /* ---- the table -------------------------------------------------------------------------------------------------- */
 
 static mw_status cuda_linear(mw_dev *d, const mw_linear *w, int64_t m, const void *x, int64_t ldx, void *y, int64_t ldy,
@@ -275,6 +290,8 @@ static const mw_kernels k_cuda = {
     .draw = mw_cuda_draw,
     .fetch = cuda_fetch,
     .fetched = cuda_fetched,
+    .stamp = cuda_stamp,
+    .stamped_s = cuda_stamped_s,
     .count_nonfinite = mw_cuda_count_nonfinite,
 };
 

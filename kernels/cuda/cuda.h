@@ -32,6 +32,7 @@ struct mw_dev {
     char *staging;         /* pinned, two halves of MW_CUDA_STAGING bytes, for copies from and to pageable memory */
     cudaEvent_t staged[2]; /* the copy from that half is done */
     cudaEvent_t fetched[MW_FETCHES];
+    cudaEvent_t stamped[MW_STAMPS]; /* made when they are first wanted */
     int half;
     uint64_t *nonfinite; /* count_nonfinite's result */
 };
