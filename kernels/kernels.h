@@ -200,14 +200,11 @@ typedef struct mw_kernels {
     /* dst[i,:] = src[row[i],:], h columns; row: device i32 [n]. */
     mw_status (*take_rows)(mw_dev *d, void *dst, const void *src, int64_t n, int64_t h, const int32_t *row);
 
-    /* q and k of every row: optional RMSNorm over head_dim, RoPE at pos; q is written back, k and v go to their slots.
-     */
-    mw_status (*rope_kv)(mw_dev *d, const mw_attn *a, const mw_batch *b, void *qkv, int64_t ld, void *k_cache,
-                         void *v_cache);
-
-    /* out[i, h*head_dim ..] = causal attention of q head h of row i over its sequence's cached K, V (rope_kv ran). */
-    mw_status (*attention)(mw_dev *d, const mw_attn *a, const mw_batch *b, const void *qkv, int64_t ld,
-                           const void *k_cache, const void *v_cache, void *out, int64_t ld_out);
+    /* q and k of every row: optional RMSNorm over head_dim, RoPE at pos; k and v go to their slots of the cache. Then
+     * out[i, h*head_dim ..] = causal attention of q head h of row i over its sequence's cached K and V. The q columns of
+     * qkv hold anything afterwards. */
+    mw_status (*attention)(mw_dev *d, const mw_attn *a, const mw_batch *b, void *qkv, int64_t ld, void *k_cache,
+                           void *v_cache, void *out, int64_t ld_out);
 
     /* dst[i,j] = silu(x[i,j]) * x[i,up_off + j] for j < n. dst may be x itself. */
     mw_status (*silu_mul)(mw_dev *d, void *dst, int64_t ld_dst, const void *x, int64_t ld, int64_t m, int64_t n,

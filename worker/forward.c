@@ -93,7 +93,6 @@ static mw_status attention(step_ctx *c, const mw_layer *l) {
     int64_t width = l->qkv.width, q = (int64_t)a->n_q * a->head_dim, ld = q;
     const void *in = m->attn;
     MW_TRY(st, check(c, "qkv", m->qkv, width, c->t, width));
-    MW_TRY(st, m->k->rope_kv(m->dev, a, &c->b, m->qkv, width, l->k_cache, l->v_cache));
     MW_TRY(st, m->k->attention(m->dev, a, &c->b, m->qkv, width, l->k_cache, l->v_cache, m->attn, q));
     MW_TRY(st, check(c, "attention", m->attn, q, c->t, q));
     if (l->o_perm) { /* act-order: o_proj's rows are sorted across the heads of all ranks */

@@ -191,8 +191,8 @@ static void run(void *arg, int thread, int n_threads) {
                 if (n++ % n_threads == thread) merge_head(j, i, g);
 }
 
-mw_status mw_cpu_attention(mw_dev *d, const mw_attn *a, const mw_batch *b, const void *qkv, int64_t ld,
-                           const void *k_cache, const void *v_cache, void *out, int64_t ld_out) {
+mw_status mw_cpu_attend(mw_dev *d, const mw_attn *a, const mw_batch *b, const void *qkv, int64_t ld,
+                        const void *k_cache, const void *v_cache, void *out, int64_t ld_out) {
     mw_status st = mw_attn_check(a);
     if (st != MW_OK) return st;
     job j = {.d = d,
@@ -226,4 +226,10 @@ mw_status mw_cpu_attention(mw_dev *d, const mw_attn *a, const mw_batch *b, const
     list_tasks(&j);
     mw_dev_run(d, (int64_t)b->n_tokens * b->max_ctx * a->n_q * a->head_dim / 8, run, &j);
     return MW_OK;
+}
+
+mw_status mw_cpu_attention(mw_dev *d, const mw_attn *a, const mw_batch *b, void *qkv, int64_t ld, void *k_cache,
+                           void *v_cache, void *out, int64_t ld_out) {
+    mw_status st = mw_cpu_rope_kv(d, a, b, qkv, ld, k_cache, v_cache);
+    return st == MW_OK ? mw_cpu_attend(d, a, b, qkv, ld, k_cache, v_cache, out, ld_out) : st;
 }

@@ -152,7 +152,6 @@ static const mw_kernels k_cpu = {
     .add_norm = mw_cpu_add_norm,
     .gather_cols = mw_cpu_gather_cols,
     .take_rows = mw_cpu_take_rows,
-    .rope_kv = mw_cpu_rope_kv,
     .attention = mw_cpu_attention,
     .silu_mul = mw_cpu_silu_mul,
     .argmax = mw_cpu_argmax,

@@ -138,8 +138,12 @@ mw_status mw_cpu_best_of(mw_dev *d, int32_t *chosen, const int32_t *parts, int n
 mw_status mw_cpu_draw(mw_dev *d, int32_t *token, const mw_draw *how, const float *logits, int64_t ld, int64_t rows,
                       int64_t vocab);
 mw_status mw_cpu_count_nonfinite(mw_dev *d, const void *x, int64_t ld, int64_t m, int64_t n, bool f32, int64_t *count);
+mw_status mw_cpu_attention(mw_dev *d, const mw_attn *a, const mw_batch *b, void *qkv, int64_t ld, void *k_cache,
+                           void *v_cache, void *out, int64_t ld_out);
+
+/* The two parts of mw_cpu_attention: q (written back), k and v of the step's rows; attention over what is cached. */
 mw_status mw_cpu_rope_kv(mw_dev *d, const mw_attn *a, const mw_batch *b, void *qkv, int64_t ld, void *k_cache,
                          void *v_cache);
-mw_status mw_cpu_attention(mw_dev *d, const mw_attn *a, const mw_batch *b, const void *qkv, int64_t ld,
-                           const void *k_cache, const void *v_cache, void *out, int64_t ld_out);
+mw_status mw_cpu_attend(mw_dev *d, const mw_attn *a, const mw_batch *b, const void *qkv, int64_t ld,
+                        const void *k_cache, const void *v_cache, void *out, int64_t ld_out);
 #endif

@@ -6,7 +6,7 @@
 #define MW_KERNELS_CUDA_ATTENTION_CUH
 #include <type_traits>
 
-#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/rope.cuh"
 
 /* Sequences of at most this many flat rows are decoded: cut along the context instead of along the rows. */
 #define MW_DECODE_COLS 32
@@ -19,6 +19,7 @@ struct mw_attn_args {
     int64_t ld_out;
     const int32_t *q_start, *ctx_len, *block_table;
     int block_stride, block_shift; /* log2 of the block size */
+    int rows;                      /* of the whole batch */
     int n_kv, group, head_dim, window;
     uint32_t group_inverse; /* 2^32 / group rounded up, or 0 for a group of 1 */
     float scale_log2;       /* scale * log2(e): exponentials are powers of two */

@@ -5,54 +5,28 @@
  *   block  four warps; each takes every fourth tile of 16 positions
  *
  * A tile's K is operand A of the matrix unit (16 positions x head_dim) and the columns' q operand B, so that
- * S^T = K q^T has positions as rows and columns as columns; then O^T = V^T P^T. Both K and V go straight from the
- * cache to registers, 16 bytes a load, because the order of summation over head_dim, and which output column is called
- * which, are free:
+ * S^T = K q^T has positions as rows and columns as columns; then O^T = V^T P^T. K and V come in 16-byte pieces straight
+ * into the lanes that multiply with them, because the order of summation over head_dim, and which output column is
+ * called which, are free:
  *   K  lane (g, t) loads elements 32c + 8t .. + 7 of positions g and g+8: the matrix unit's columns (2t, 2t+1, 2t+8,
  *      2t+9) of step 2c stand for elements 8t .. 8t+3, those of step 2c+1 for 8t+4 .. 8t+7; q is loaded alike
  *   V  lane (g, t) loads elements 64c + 8g .. + 7 of positions 2t, 2t+1, 2t+8, 2t+9: rows g and g+8 of the j-th of four
  *      products stand for elements 8g + 2j and 8g + 2j + 1
- * head_dim is rounded up to HDP with loads that are skipped.
+ * head_dim is rounded up to HDP with loads that are skipped. Every warp has `depth` tiles in shared memory or on their
+ * way there, each lane's pieces in places of its own: so no lane waits for another, and memory is never idle.
+ *
+ * In a decode step (rope.table not NULL) the row's own K and V are not cached yet and q is not rotated: every block
+ * rotates its q heads, the block of the last part K as well, which it stores. All that was cached by earlier steps is
+ * asked for before the dependency wait, while the projection in front still runs.
  *
  * Parts: T positions each, T from the sequence's own span and the number of KV heads alone. Every warp keeps a running
  * maximum, sum and O ("state") of its positions in a part. States meet always in the same order, so that a row's bits
  * do not depend on the batch: the warps' of a part in shared memory; those of GROUP neighbouring parts, in order; those
  * of the groups, in order. Where a group is done depends on how many blocks there are to fill the device: one block
- * does its parts one after another (many sequences), or the blocks of a cluster a part each, and read each other's
- * shared memory (sm_90), or blocks a part each meet through the workspace. Groups meet through the workspace, in the
- * last block to finish.
- *
- * Measured (docs/PERF.md): bulk copies into rings in shared memory instead of loads to registers were slower, with two
- * or three blocks a multiprocessor instead of four; so was loading the next K ahead, which costs the fourth block. */
-#include "kernels/cuda/attention.cuh"
-
-#define WARPS      4
-#define THREADS    (32 * WARPS)
-#define COLS       8
-#define MAX_PARTS  64
-#define FILL       2   /* parts a multiprocessor that a sequence alone is cut into, at most */
-#define MIN_TOKENS 128 /* of a part: measured, shorter ones cost more in meetings than they gain */
-#define GROUPED    18  /* tenths of blocks a multiprocessor, from which a block does a group of parts */
-#define GROUP      8   /* parts whose states meet first: the blocks of a cluster, or one block */
-#define BLOCKS     4   /* on a multiprocessor, head_dim up to 128: what registers allow */
-
-struct decode_args {
-    mw_attn_args a;
-    int tiles;      /* of columns, a kv head */
-    int max_parts;  /* of a sequence: what fills the device when it is alone */
-    int min_tokens; /* of a part */
-    int cluster;    /* blocks of a cluster: neighbouring parts; 1 before sm_90 */
-    int per_block;  /* parts that a block does one after another: 1, or GROUP with cluster 1 */
-    int cols;       /* at most, of a tile: sizes a state's place in the workspace */
-    int first_seq;
-    float *states;      /* [z][y][x / cluster] states */
-    uint32_t *counters; /* [z][y] */
-};
-
-/* A state in memory, f32: O [cols][head_dim], then maxima [cols], then sums [cols]; 16-byte units. */
-static __host__ __device__ __forceinline__ int state_floats(int cols, int hd) {
-    return (cols * (hd + 2) + 3) / 4 * 4;
-}
+ * does its parts one after another (many sequences), or the blocks of a cluster a part each, which push their states
+ * to each other (sm_90), or blocks a part each meet through the workspace. Groups meet through the workspace, in the
+ * last block to finish. */
+#include "kernels/cuda/attention_decode.cuh"
 
 static __device__ __forceinline__ float group_max(float x) { /* over g: lanes with the same t */
     x = fmaxf(x, __shfl_xor_sync(~0u, x, 4));
@@ -72,83 +46,20 @@ static __device__ __forceinline__ uint32_t transpose(uint32_t x) { /* of an 8x8 
     return y;
 }
 
-/* Tokens of a part. */
-static __host__ __device__ __forceinline__ int part_tokens(int span, int max_parts, int min_tokens) {
-    int unit = 16 * WARPS, t = (span + max_parts - 1) / max_parts;
-    t = (t + unit - 1) / unit * unit;
-    return t > min_tokens ? t : min_tokens;
-}
-
-/* The work of one block, and where its rows stand. */
-struct decode_part {
-    int row0, cols, first_col; /* rows of the sequence begin at row0 of the batch */
-    int pos0, begin, end;      /* pos0: position of the sequence's first row */
-    int tokens, count;         /* of a part; parts of this block */
-    int parts;                 /* of the sequence */
-    const int32_t *table;
-};
-
-static __device__ bool find_part(const decode_args &p, int seq, decode_part &w) {
-    const mw_attn_args &a = p.a;
-    w.row0 = a.q_start[seq];
-    int rows = a.q_start[seq + 1] - w.row0, ctx = a.ctx_len[seq];
-    if (rows <= 0 || !mw_is_decode(rows, a.group)) return false;
-    w.first_col = blockIdx.y % p.tiles * COLS;
-    w.cols = min(rows * a.group - w.first_col, COLS);
-    if (w.cols <= 0) return false;
-    w.pos0 = ctx - rows;
-    int first = w.pos0 + mw_row_of(a, w.first_col), last = w.pos0 + mw_row_of(a, w.first_col + w.cols - 1);
-    int start = a.window && first + 1 > a.window ? (first + 1 - a.window) & ~15 : 0;
-    w.tokens = part_tokens(last + 1 - start, p.max_parts, p.min_tokens);
-    w.parts = (last + 1 - start + w.tokens - 1) / w.tokens;
-    w.count = min(w.parts - (int)blockIdx.x * p.per_block, p.per_block);
-    w.begin = start + blockIdx.x * p.per_block * w.tokens;
-    w.end = min(w.begin + w.count * w.tokens, last + 1);
-    w.table = a.block_table + (int64_t)seq * a.block_stride;
-    return w.count > 0;
-}
-
 template <typename KV, int HDP> struct decode_state {
     float o[HDP / 64][4][4];
     float m[2], l[2]; /* of columns 2t, 2t+1; l: this lane's positions only */
 };
 
-template <int HDP> struct tile { uint4 k[HDP / 32][2], v[HDP / 64][4]; };
-
-/* Also past the end of the context, inside the last block: such scores are masked. */
-template <int HDP, typename R>
-static __device__ __forceinline__ void load_k(tile<HDP> &r, R read, int hd, int g, int t) {
-#pragma unroll
-    for (int c = 0; c < HDP / 32; c++)
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            int d = c * 32 + t * 8;
-            r.k[c][i] = d < hd ? read((g + 8 * i) * hd + d) : make_uint4(0, 0, 0, 0);
-        }
-}
-
-/* Positions past the end count as zeros: their weight is 0, but 0 * NaN is not. */
-template <int HDP, typename R>
-static __device__ __forceinline__ void load_v(tile<HDP> &r, R read, int hd, int left, int g, int t) {
-#pragma unroll
-    for (int c = 0; c < HDP / 64; c++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int d = c * 64 + g * 8, token = 2 * t + (i & 1) + 8 * (i >> 1);
-            bool there = d < hd && token < left;
-            r.v[c][i] = there ? read(token * hd + d) : make_uint4(0, 0, 0, 0);
-        }
-}
-
 template <typename KV, int HDP>
-static __device__ __forceinline__ void scores(float s[4], const tile<HDP> &r, const uint4 q[HDP / 32]) {
+static __device__ __forceinline__ void scores(float s[4], const uint4 k[HDP / 32][2], const uint4 q[HDP / 32]) {
     float s1[4] = {0, 0, 0, 0};
 #pragma unroll
     for (int e = 0; e < 4; e++) s[e] = 0;
 #pragma unroll
     for (int c = 0; c < HDP / 32; c++) { /* two chains: a product's latency is longer than its issue */
-        mw_mma<KV>(s, r.k[c][0].x, r.k[c][1].x, r.k[c][0].y, r.k[c][1].y, q[c].x, q[c].y);
-        mw_mma<KV>(s1, r.k[c][0].z, r.k[c][1].z, r.k[c][0].w, r.k[c][1].w, q[c].z, q[c].w);
+        mw_mma<KV>(s, k[c][0].x, k[c][1].x, k[c][0].y, k[c][1].y, q[c].x, q[c].y);
+        mw_mma<KV>(s1, k[c][0].z, k[c][1].z, k[c][0].w, k[c][1].w, q[c].z, q[c].w);
     }
 #pragma unroll
     for (int e = 0; e < 4; e++) s[e] += s1[e];
@@ -184,14 +95,15 @@ static __device__ __forceinline__ void weigh(decode_state<KV, HDP> &st, float s[
 }
 
 template <typename KV, int HDP>
-static __device__ __forceinline__ void add_values(decode_state<KV, HDP> &st, const float s[4], const tile<HDP> &r) {
+static __device__ __forceinline__ void add_values(decode_state<KV, HDP> &st, const float s[4],
+                                                  const uint4 v[HDP / 64][4]) {
     uint32_t b0 = transpose(mw_pack<KV>(s[0], s[1])), b1 = transpose(mw_pack<KV>(s[2], s[3]));
 #pragma unroll
     for (int c = 0; c < HDP / 64; c++) {
-        const uint32_t w[4][4] = {{r.v[c][0].x, r.v[c][0].y, r.v[c][0].z, r.v[c][0].w},
-                                  {r.v[c][1].x, r.v[c][1].y, r.v[c][1].z, r.v[c][1].w},
-                                  {r.v[c][2].x, r.v[c][2].y, r.v[c][2].z, r.v[c][2].w},
-                                  {r.v[c][3].x, r.v[c][3].y, r.v[c][3].z, r.v[c][3].w}};
+        const uint32_t w[4][4] = {{v[c][0].x, v[c][0].y, v[c][0].z, v[c][0].w},
+                                  {v[c][1].x, v[c][1].y, v[c][1].z, v[c][1].w},
+                                  {v[c][2].x, v[c][2].y, v[c][2].z, v[c][2].w},
+                                  {v[c][3].x, v[c][3].y, v[c][3].z, v[c][3].w}};
 #pragma unroll
         for (int j = 0; j < 4; j++)
             mw_mma<KV>(st.o[c][j], __byte_perm(w[0][j], w[1][j], 0x5410), __byte_perm(w[0][j], w[1][j], 0x7632),
@@ -199,35 +111,114 @@ static __device__ __forceinline__ void add_values(decode_state<KV, HDP> &st, con
     }
 }
 
-/* The q of column g of the block's tile, as operand B. */
+/* ---- the block's rows -------------------------------------------------------------------------------------------- */
+
+#define Q_LINE(hdp) ((hdp) + 32) /* elements of a column's q in shared memory: padded against bank conflicts */
+
+/* Shared memory. What a block of the cluster is sent is its own; q is read before states are written. */
+struct places {
+    float *maxima, *sums, *o; /* of every warp, its columns' */
+    uint16_t *q;              /* [COLS][Q_LINE], in the cache's type */
+    uint16_t *k, *v;          /* of position `fresh` */
+    char *mail, *rings;
+};
+
+#define LINE(hdp) ((hdp) + 4) /* floats of a column of O: padded against bank conflicts */
+
+static __host__ __device__ __forceinline__ int fixed_bytes(int hdp, int cols) {
+    int o = WARPS * cols * LINE(hdp) * 4, q = COLS * Q_LINE(hdp) * 2;
+    return 2 * WARPS * COLS * 4 + 2 * hdp * 2 + (o > q ? o : q);
+}
+
+static __host__ __device__ __forceinline__ int mail_bytes(int cols, int hd) { /* a slice more than all quads */
+    return (cols * hd / 4 + GROUP) * MW_MAIL_BYTES;
+}
+
+template <int HDP> static __device__ __forceinline__ places places_of(const decode_args &p, char *smem) {
+    places s;
+    s.maxima = (float *)smem;
+    s.sums = s.maxima + WARPS * COLS;
+    s.k = (uint16_t *)(s.sums + WARPS * COLS);
+    s.v = s.k + HDP;
+    s.o = (float *)(s.v + HDP);
+    s.q = (uint16_t *)s.o;
+    s.mail = smem + fixed_bytes(HDP, p.cols);
+    s.rings = s.mail + (p.cluster > 1 ? mail_bytes(p.cols, HDP) : 0);
+    return s;
+}
+
+/* Eight elements to the cache's type: the matrix units want both operands alike. */
+template <typename KV> static __device__ __forceinline__ void put8(uint16_t *to, const float x[8]) {
+    *(uint4 *)to = mw_pack8<KV>(x);
+}
+
+/* q of the block's columns to shared memory, rotated or as it is; then K and V of position `fresh`, which are stored.
+ */
 template <typename KV, int HDP>
-static __device__ __forceinline__ void load_q(uint4 q[HDP / 32], const mw_attn_args &a, const decode_part &w, int kvh,
-                                              int g, int t) {
-    const uint16_t *from = (const uint16_t *)a.q + mw_q_offset(a, w.row0, kvh, w.first_col + g, a.ld);
+static __device__ __forceinline__ void stage_rows(const decode_args &p, const decode_part &w, int kvh,
+                                                  const mw_angles &angles, const places &s) {
+    const mw_attn_args &a = p.a;
+    const int l = threadIdx.x % MW_ROPE_LANES, hd = a.head_dim, half = hd / 2;
+    const bool rotate = p.rope.table != nullptr, own = w.fresh < w.end;
+    for (int h = threadIdx.x / MW_ROPE_LANES; h < w.cols + (own ? 2 : 0); h += THREADS / MW_ROPE_LANES) {
+        const int which = h - w.cols; /* 0: K, 1: V */
+        const int64_t row = (int64_t)w.row0 * a.ld + (int64_t)kvh * hd;
+        const uint16_t *x = which < 0    ? (const uint16_t *)a.q + mw_q_offset(a, w.row0, kvh, w.first_col + h, a.ld)
+                            : which == 0 ? p.rope.k + row
+                                         : p.rope.v + row;
+        mw_head_part part = mw_load_head(x, a.act, hd, l);
+        if (rotate && which < 1) {
+            mw_norm_head(part, which < 0 ? p.rope.q_norm : p.rope.k_norm, p.rope.eps, hd, l);
+            mw_rotate(part, angles);
+        }
+        if (which < 0) mw_round_head(part, a.act); /* as rows in memory would have been */
+        if (8 * l >= half) continue;
+        uint16_t *to = which < 0 ? s.q + h * Q_LINE(HDP) : which == 0 ? s.k : s.v;
+        put8<KV>(to + 8 * l, part.lo);
+        put8<KV>(to + half + 8 * l, part.hi);
+        if (which < 0 || w.first_col != 0) continue;
+        const int slot = p.rope.slot[w.row0];
+        uint16_t *cache = (uint16_t *)(which ? p.rope.v_cache : p.rope.k_cache);
+        cache += mw_kv_offset(a, slot >> a.block_shift, kvh, slot);
+        put8<KV>(cache + 8 * l, part.lo);
+        put8<KV>(cache + half + 8 * l, part.hi);
+    }
+}
+
+/* The q of column g of the block's tile, as operand B. */
+template <int HDP>
+static __device__ __forceinline__ void load_q(uint4 q[HDP / 32], const decode_part &w, const places &s, int hd) {
+    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
 #pragma unroll
     for (int c = 0; c < HDP / 32; c++) {
         int d = c * 32 + t * 8;
-        bool there = g < w.cols && d < a.head_dim;
-        q[c] = there ? mw_q_convert<KV>(*(const uint4 *)(from + d), a.act) : make_uint4(0, 0, 0, 0);
+        q[c] = g < w.cols && d < hd ? *(const uint4 *)(s.q + g * Q_LINE(HDP) + d) : make_uint4(0, 0, 0, 0);
     }
 }
 
-/* This warp's tiles of the block's parts: numbers 0 .. n-1 at positions begin + 16 (warp + WARPS i). May be none. */
-static __device__ __forceinline__ int tiles_of_warp(const decode_part &w) {
-    return (w.end - w.begin - 16 * (int)(threadIdx.x / 32) + 16 * WARPS - 1) / (16 * WARPS);
+/* K, or V, of position `token` of the tile comes from the block's own row. */
+template <int HDP>
+static __device__ __forceinline__ void put_fresh_k(uint4 k[HDP / 32][2], const uint16_t *fresh, int hd, int token) {
+    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+#pragma unroll
+    for (int c = 0; c < HDP / 32; c++)
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            if (g + 8 * i == token && c * 32 + t * 8 < hd) k[c][i] = *(const uint4 *)(fresh + c * 32 + t * 8);
 }
 
-/* Element offset of tile i in either cache. `blocks`: a lane knows the block of one of 32 tiles, renewed with the first
- * of them, so tiles are asked for in order. */
-static __device__ __forceinline__ int64_t tile_offset(const mw_attn_args &a, const decode_part &w, int kvh, int i,
-                                                      int &blocks) {
-    int p = w.begin + 16 * ((int)(threadIdx.x / 32) + WARPS * i);
-    if (i % 32 == 0) {
-        int mine = p + 16 * WARPS * (threadIdx.x % 32);
-        blocks = mine < w.end ? w.table[mine >> a.block_shift] : 0;
-    }
-    return mw_kv_offset(a, __shfl_sync(~0u, blocks, i % 32), kvh, p);
+template <int HDP>
+static __device__ __forceinline__ void put_fresh_v(uint4 v[HDP / 64][4], const uint16_t *fresh, int hd, int token) {
+    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+#pragma unroll
+    for (int c = 0; c < HDP / 64; c++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            if (2 * t + (i & 1) + 8 * (i >> 1) == token && c * 64 + g * 8 < hd)
+                v[c][i] = *(const uint4 *)(fresh + c * 64 + g * 8);
 }
+
+/* ---- the walk ---------------------------------------------------------------------------------------------------- */
 
 template <typename KV, int HDP> static __device__ __forceinline__ void begin_state(decode_state<KV, HDP> &st) {
 #pragma unroll
@@ -243,38 +234,37 @@ template <typename KV, int HDP> static __device__ __forceinline__ void begin_sta
             for (int e = 0; e < 4; e++) st.o[c][j][e] = 0;
 }
 
-/* Calls done(state) after each part. */
+/* Calls done(state) after each part. The first `depth` tiles have been sent for. */
 template <typename KV, int HDP, typename F>
-static __device__ __forceinline__ void walk(const mw_attn_args &a, const decode_part &w, int kvh, F done) {
-    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, warp = threadIdx.x / 32, hd = a.head_dim;
-    const uint16_t *kc = (const uint16_t *)a.k_cache, *vc = (const uint16_t *)a.v_cache;
-    const int n = tiles_of_warp(w);
+static __device__ __forceinline__ void walk(tile_feed<HDP> &feed, const places &s, F done) {
+    const mw_attn_args &a = feed.a;
+    const decode_part &w = feed.w;
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, per_part = w.tokens / (16 * WARPS);
     uint4 q[HDP / 32];
-    int limit[2], blocks = 0;
-    load_q<KV, HDP>(q, a, w, kvh, g, t);
+    int limit[2];
+    load_q<HDP>(q, w, s, a.head_dim);
 #pragma unroll
     for (int e = 0; e < 2; e++) {
         int col = 2 * t + e;
         limit[e] = col < w.cols ? w.pos0 + mw_row_of(a, w.first_col + col) : -1;
     }
-    const int per_part = w.tokens / (16 * WARPS);
-    tile<HDP> r;
-    int64_t at = 0;
     for (int part = 0; part < w.count; part++) {
         decode_state<KV, HDP> st;
         begin_state<KV, HDP>(st);
-        for (int i = part * per_part; i < min(n, (part + 1) * per_part); i++) {
-            const int p = w.begin + 16 * (warp + WARPS * i);
-            /* Not through L1: nothing is read twice. */
-            auto read_k = [&](int e) { return __ldcg((const uint4 *)(kc + at + e)); };
-            auto read_v = [&](int e) { return __ldcg((const uint4 *)(vc + at + e)); };
-            at = tile_offset(a, w, kvh, i, blocks);
-            load_k<HDP>(r, read_k, hd, g, t);
-            load_v<HDP>(r, read_v, hd, w.end - p, g, t);
-            float s[4];
-            scores<KV, HDP>(s, r, q);
-            weigh<KV, HDP>(st, s, a, p + g, limit);
-            add_values<KV, HDP>(st, s, r);
+        for (int i = part * per_part; i < min(feed.n, (part + 1) * per_part); i++) {
+            const int p = feed.position(i);
+            const int fresh = w.fresh - p; /* below 16: in this tile */
+            uint4 k[HDP / 32][2], v[HDP / 64][4];
+            float x[4];
+            copies_wait(feed.depth - 1);
+            feed.fetch_k(k, i);
+            if (fresh < 16) put_fresh_k<HDP>(k, s.k, a.head_dim, fresh);
+            scores<KV, HDP>(x, k, q);
+            feed.fetch_v(v, i);
+            if (fresh < 16) put_fresh_v<HDP>(v, s.v, a.head_dim, fresh);
+            weigh<KV, HDP>(st, x, a, p + g, limit);
+            add_values<KV, HDP>(st, x, v);
+            feed.send(i + feed.depth); /* to where tile i was: it has been multiplied */
         }
         st.l[0] = group_sum(st.l[0]);
         st.l[1] = group_sum(st.l[1]);
@@ -282,53 +272,9 @@ static __device__ __forceinline__ void walk(const mw_attn_args &a, const decode_
     }
 }
 
-#define LINE(hdp) ((hdp) + 4) /* floats of a column of O in shared memory: padded against bank conflicts */
-
-/* ---- states meet ------------------------------------------------------------------------------------------------- */
-
-/* Four neighbouring elements of O of one column, with the column's maximum and sum. */
-struct quad {
-    float4 o;
-    float m, l;
-};
-
-#define BATCH 8 /* states whose loads are in flight at a time */
-
-static __device__ __forceinline__ quad nothing() {
-    return quad{make_float4(0, 0, 0, 0), -1e30f, 0};
-}
-
-/* sum, then q: the same bits wherever it is done. */
-static __device__ __forceinline__ quad fold(const quad &sum, const quad &q) {
-    quad r;
-    r.m = fmaxf(sum.m, q.m);
-    float f = mw_exp2(sum.m - r.m), h = mw_exp2(q.m - r.m);
-    r.o.x = __fmaf_rn(q.o.x, h, __fmul_rn(sum.o.x, f));
-    r.o.y = __fmaf_rn(q.o.y, h, __fmul_rn(sum.o.y, f));
-    r.o.z = __fmaf_rn(q.o.z, h, __fmul_rn(sum.o.z, f));
-    r.o.w = __fmaf_rn(q.o.w, h, __fmul_rn(sum.o.w, f));
-    r.l = __fmaf_rn(q.l, h, __fmul_rn(sum.l, f));
-    return r;
-}
-
-/* States 0 .. n-1, first to last; read(i) loads one. */
-template <typename F> static __device__ __forceinline__ quad merge(int n, F read) {
-    quad sum = nothing();
-    for (int i = 0; i < n; i += BATCH) {
-        quad q[BATCH];
-#pragma unroll
-        for (int k = 0; k < BATCH; k++)
-            if (i + k < n) q[k] = read(i + k);
-#pragma unroll
-        for (int k = 0; k < BATCH; k++)
-            if (i + k < n) sum = fold(sum, q[k]);
-    }
-    return sum;
-}
-
 /* O / sum to its place in `out`. */
 static __device__ __forceinline__ void write_out(const decode_args &p, const decode_part &w, int kvh, int col, int d,
-                                                 const quad &q) {
+                                                 const mw_quad &q) {
     int64_t at = mw_q_offset(p.a, w.row0, kvh, w.first_col + col, p.a.ld_out) + d;
     float inv = 1 / q.l, x[4] = {q.o.x * inv, q.o.y * inv, q.o.z * inv, q.o.w * inv};
     uint32_t *to = (uint32_t *)((uint16_t *)p.a.out + at);
@@ -337,157 +283,147 @@ static __device__ __forceinline__ void write_out(const decode_args &p, const dec
     to[1] = half ? mw_pack<__half>(x[2], x[3]) : mw_pack<__nv_bfloat16>(x[2], x[3]);
 }
 
-static __device__ __forceinline__ void write_state(float *state, int cols, int hd, int col, int d, const quad &q) {
-    *(float4 *)(state + col * hd + d) = q.o;
-    if (d == 0) state[cols * hd + col] = q.m, state[cols * (hd + 1) + col] = q.l;
-}
-
-#if __CUDA_ARCH__ >= 900
-static __device__ __forceinline__ uint32_t remote_address(const void *p, int rank) {
-    uint32_t at = (uint32_t)__cvta_generic_to_shared(p), to;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(to) : "r"(at), "r"(rank));
-    return to;
-}
-static __device__ __forceinline__ float remote_load(uint32_t at) {
-    float x;
-    asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(x) : "r"(at));
-    return x;
-}
-static __device__ __forceinline__ float4 remote_load4(uint32_t at) {
-    float4 x;
-    asm volatile("ld.shared::cluster.v4.f32 {%0,%1,%2,%3}, [%4];"
-                 : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w)
-                 : "r"(at));
-    return x;
-}
-/* All threads of the cluster's blocks that have not ended. */
-static __device__ __forceinline__ void cluster_barrier() {
-    asm volatile("barrier.cluster.arrive;\nbarrier.cluster.wait;" ::: "memory");
-}
-#endif
-
-/* A task is four elements of a column; a thread has up to TASKS of them. */
-template <int HDP> struct task {
-    static constexpr int QUADS = HDP / 4, TASKS = COLS * QUADS / THREADS;
+/* Quads of a column, by number; a thread has up to MINE of them. */
+template <int HDP> struct quad_of {
+    static constexpr int MINE = COLS * HDP / 4 / THREADS;
     int col, d;
-    bool mine;
-    __device__ __forceinline__ task(int i, int cols, int hd)
-        : col(i / QUADS), d(i % QUADS * 4), mine(col < cols && d < hd) {}
+    bool there;
+    __device__ __forceinline__ quad_of(int k, int cols, int hd) {
+        int i = k * THREADS + threadIdx.x;
+        col = i / (HDP / 4), d = i % (HDP / 4) * 4;
+        there = col < cols && d < hd;
+    }
 };
 
-/* The block's states in the workspace meet its sequence's others: true in the last block, when all are there. */
-static __device__ __forceinline__ bool last_of(uint32_t *counter, int n) {
-    __shared__ bool last;
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        __threadfence();
-        last = atomicAdd(counter, 1) == (uint32_t)n - 1;
-        __threadfence();
-        if (last) *counter = 0;
+/* A warp's state to shared memory. */
+template <typename KV, int HDP>
+static __device__ __forceinline__ void put_state(const places &s, const decode_state<KV, HDP> &st, int stride,
+                                                 int cols) {
+    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, warp = threadIdx.x / 32;
+#pragma unroll
+    for (int e = 0; e < 2; e++) {
+        int col = 2 * t + e;
+        if (g == 0) s.maxima[warp * COLS + col] = st.m[e], s.sums[warp * COLS + col] = st.l[e];
+        if (col >= cols) continue;
+#pragma unroll
+        for (int c = 0; c < HDP / 64; c++)
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+                *(float2 *)&s.o[(warp * stride + col) * LINE(HDP) + c * 64 + g * 8 + j * 2] =
+                    make_float2(st.o[c][j][e], st.o[c][j][e + 2]);
     }
-    __syncthreads();
-    return last;
+}
+
+template <int HDP>
+static __device__ __forceinline__ mw_quad get_quad(const places &s, int stride, const quad_of<HDP> &i) {
+    mw_quad part = mw_no_quad();
+#pragma unroll
+    for (int v = 0; v < WARPS; v++)
+        part = mw_fold(part, mw_quad{*(const float4 *)&s.o[(v * stride + i.col) * LINE(HDP) + i.d],
+                                     s.maxima[v * COLS + i.col], s.sums[v * COLS + i.col]});
+    return part;
 }
 
 template <typename KV, int HDP>
 static __global__ void __launch_bounds__(THREADS, HDP == 256 ? 2 : BLOCKS)
     decode_kernel(const __grid_constant__ decode_args p) {
     extern __shared__ float4 smem4[];
-    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, warp = threadIdx.x / 32, hd = p.a.head_dim;
-    const int kvh = blockIdx.y / p.tiles;
-    float *state = (float *)smem4;
-    /* One state of COLS columns; then of every warp the columns' maxima, sums and O. */
-    float *ms = state + COLS * (HDP + 2), *ls = ms + WARPS * COLS, *os = ls + WARPS * COLS;
+    constexpr int MINE = quad_of<HDP>::MINE;
+    const int kvh = blockIdx.y / p.tiles, hd = p.a.head_dim;
+    const bool rotate = p.rope.table != nullptr;
+    const places s = places_of<HDP>(p, (char *)smem4);
     decode_part w;
-    quad sum[task<HDP>::TASKS];
+    if (!rotate) mw_pdl_wait(); /* the kernel in front stored K and V */
+    if (!find_part(p, p.first_seq + blockIdx.z, w)) {
+        if (rotate) mw_pdl_wait(); /* a launch must not be over before the one in front of it */
+        return;
+    }
+#if __CUDA_ARCH__ >= 900
+    __shared__ uint64_t mail_barrier;
+    const int rank = blockIdx.x % p.cluster, live = min(w.parts - (int)blockIdx.x + rank, p.cluster);
+    const int quads = w.cols * hd / 4, slice = (quads + live - 1) / live;
+    const int mine = max(0, min(slice, quads - rank * slice)); /* quads that this block puts together */
+    const mw_mailbox box = {shared_address(&mail_barrier), shared_address(s.mail),
+                            shared_address(s.mail) + live * slice * 16, slice};
+    if (p.cluster > 1) {
+        if (threadIdx.x == 0) mw_mail_open(box, live * mine);
+        mw_cluster_arrive();
+    }
+#endif
+    tile_feed<HDP> feed(p, w, kvh, s.rings);
+    for (int i = 0; i < feed.depth; i++) feed.send(i);
+    mw_angles angles = {};
+    if (rotate) {
+        angles = mw_load_angles(p.rope.table, w.pos0, hd, threadIdx.x % MW_ROPE_LANES);
+        mw_pdl_wait();
+        mw_pdl_trigger();
+    }
+    stage_rows<KV, HDP>(p, w, kvh, angles, s);
+    __syncthreads();
+    mw_quad sum[MINE];
 #pragma unroll
-    for (int k = 0; k < task<HDP>::TASKS; k++) sum[k] = nothing();
-    mw_pdl_wait();
-    if (!find_part(p, p.first_seq + blockIdx.z, w)) return;
-    walk<KV, HDP>(p.a, w, kvh, [&](const decode_state<KV, HDP> &st) {
-#pragma unroll
-        for (int e = 0; e < 2; e++) {
-            int at = warp * COLS + 2 * t + e;
-            if (g == 0) ms[at] = st.m[e], ls[at] = st.l[e];
-            if (2 * t + e >= w.cols) continue;
-#pragma unroll
-            for (int c = 0; c < HDP / 64; c++)
-#pragma unroll
-                for (int j = 0; j < 4; j++)
-                    *(float2 *)&os[at * LINE(HDP) + c * 64 + g * 8 + j * 2] =
-                        make_float2(st.o[c][j][e], st.o[c][j][e + 2]);
-        }
+    for (int k = 0; k < MINE; k++) sum[k] = mw_no_quad();
+    walk<KV, HDP>(feed, s, [&](const decode_state<KV, HDP> &st) {
+        __syncthreads(); /* q has been read; the last part's states too */
+        put_state<KV, HDP>(s, st, p.cols, w.cols);
         __syncthreads();
 #pragma unroll
-        for (int k = 0; k < task<HDP>::TASKS; k++) {
-            task<HDP> i(threadIdx.x + k * THREADS, w.cols, hd);
-            if (!i.mine) continue;
-            quad part = nothing();
-#pragma unroll
-            for (int v = 0; v < WARPS; v++) {
-                int at = v * COLS + i.col;
-                part = fold(part, quad{*(const float4 *)&os[at * LINE(HDP) + i.d], ms[at], ls[at]});
-            }
-            sum[k] = fold(sum[k], part);
+        for (int k = 0; k < MINE; k++) {
+            quad_of<HDP> i(k, w.cols, hd);
+            if (i.there) sum[k] = mw_fold(sum[k], get_quad<HDP>(s, p.cols, i));
         }
-        if (w.count > 1) __syncthreads(); /* os is written again */
     });
 
     const bool whole = w.parts == w.count;
-    const int64_t unit = (int64_t)blockIdx.z * gridDim.y + blockIdx.y, size = state_floats(p.cols, hd);
+    const int64_t unit = (int64_t)blockIdx.z * gridDim.y + blockIdx.y, size = mw_state_floats(p.cols, hd);
     float *states = p.states + unit * (gridDim.x / p.cluster) * size;
-#pragma unroll
-    for (int k = 0; k < task<HDP>::TASKS; k++) {
-        task<HDP> i(threadIdx.x + k * THREADS, w.cols, hd);
-        if (!i.mine) continue;
-        if (whole)
-            write_out(p, w, kvh, i.col, i.d, sum[k]);
-        else
-            write_state(p.cluster > 1 ? state : states + blockIdx.x * size, p.cols, hd, i.col, i.d, sum[k]);
-    }
-    if (whole) return;
+    if (p.cluster > 1 && !whole) {
 #if __CUDA_ARCH__ >= 900
-    if (p.cluster > 1) {
-        const int first = blockIdx.x / p.cluster * p.cluster, live = min(w.parts - first, p.cluster);
-        const int rank = blockIdx.x - first;
-        cluster_barrier();
-        for (int k = rank; k < task<HDP>::TASKS * THREADS / 32; k += live) { /* a warp's tasks a block at a time */
-            task<HDP> i(k * 32 + lane, w.cols, hd);
-            if (warp != k / live % WARPS || !i.mine) continue;
-            quad q = merge(live, [&](int b) {
-                uint32_t at = remote_address(state, b);
-                return quad{remote_load4(at + (i.col * hd + i.d) * 4), remote_load(at + (p.cols * hd + i.col) * 4),
-                            remote_load(at + (p.cols * (hd + 1) + i.col) * 4)};
-            });
-            if (w.parts <= p.cluster)
-                write_out(p, w, kvh, i.col, i.d, q);
-            else
-                write_state(states + blockIdx.x / p.cluster * size, p.cols, hd, i.col, i.d, q);
+        mw_cluster_wait();
+#pragma unroll
+        for (int k = 0; k < MINE; k++) {
+            quad_of<HDP> i(k, w.cols, hd);
+            if (i.there) mw_mail_push(box, rank, i.col * (hd / 4) + i.d / 4, sum[k]);
         }
-        cluster_barrier(); /* nobody reads this block's shared memory any more; what all have written is ordered */
-        if (w.parts <= p.cluster || rank != 0) return;
-    }
+        mw_mail_wait(box);
+        for (int k = threadIdx.x; k < mine; k += THREADS) {
+            const int i = rank * box.slice + k, col = i / (hd / 4), d = i % (hd / 4) * 4;
+            const mw_quad q = mw_merge(live, [&](int b) { return mw_mail_read(box, b, k); });
+            if (w.parts <= p.cluster)
+                write_out(p, w, kvh, col, d, q);
+            else
+                mw_write_state(states + blockIdx.x / p.cluster * size, p.cols, hd, col, d, q);
+        }
 #endif
-    const int met = p.cluster * p.per_block, n = (w.parts + met - 1) / met; /* parts of a state here; states */
-    if (!last_of(p.counters + unit, n)) return;
-    for (int k = 0; k < task<HDP>::TASKS; k++) {
-        task<HDP> i(threadIdx.x + k * THREADS, w.cols, hd);
-        if (!i.mine) continue;
-        auto read = [&](int b) {
-            const float *s = states + b * size;
-            return quad{__ldcg((const float4 *)(s + i.col * hd + i.d)), __ldcg(s + p.cols * hd + i.col),
-                        __ldcg(s + p.cols * (hd + 1) + i.col)};
-        };
-        quad q = nothing();
-        if (met > 1) q = merge(n, read);
+    } else {
+#pragma unroll
+        for (int k = 0; k < MINE; k++) {
+            quad_of<HDP> i(k, w.cols, hd);
+            if (i.there && whole) write_out(p, w, kvh, i.col, i.d, sum[k]);
+            if (i.there && !whole) mw_write_state(states + blockIdx.x * size, p.cols, hd, i.col, i.d, sum[k]);
+        }
+    }
+    const int met = p.cluster * p.per_block; /* parts of a state in the workspace */
+    if (whole || (p.cluster > 1 && w.parts <= p.cluster)) return;
+    if (!mw_last_of(p.counters + unit, (w.parts + p.per_block - 1) / p.per_block)) return;
+    const int n = (w.parts + met - 1) / met;
+    for (int k = 0; k < MINE; k++) {
+        quad_of<HDP> i(k, w.cols, hd);
+        if (!i.there) continue;
+        auto read = [&](int b) { return mw_read_state(states + b * size, p.cols, hd, i.col, i.d); };
+        mw_quad q = mw_no_quad();
+        if (met > 1) q = mw_merge(n, read);
         for (int b = 0; met == 1 && b < n; b += GROUP) /* the same order as by clusters or by blocks of a group */
-            q = fold(q, merge(min(GROUP, n - b), [&](int m) { return read(b + m); }));
+            q = mw_fold(q, mw_merge(min(GROUP, n - b), [&](int m) { return read(b + m); }));
         write_out(p, w, kvh, i.col, i.d, q);
     }
 }
 
-template <int HDP> static constexpr size_t smem_bytes() {
-    return (COLS * (HDP + 2) + 2 * WARPS * COLS + WARPS * COLS * LINE(HDP)) * sizeof(float);
+/* ---- launching --------------------------------------------------------------------------------------------------- */
+
+template <int HDP> static int smem_bytes(const decode_args &p) {
+    return fixed_bytes(HDP, p.cols) + (p.cluster > 1 ? mail_bytes(p.cols, HDP) : 0) +
+           WARPS * p.depth * PIECES(HDP) * 512;
 }
 
 template <typename KV, int HDP> static cudaError_t launch_one(mw_dev *d, const decode_args &p, dim3 grid) {
@@ -500,34 +436,59 @@ template <typename KV, int HDP> static cudaError_t launch_one(mw_dev *d, const d
     cudaLaunchConfig_t cfg = {};
     cfg.gridDim = grid;
     cfg.blockDim = THREADS;
-    cfg.dynamicSmemBytes = smem_bytes<HDP>();
+    cfg.dynamicSmemBytes = (size_t)smem_bytes<HDP>(p);
     cfg.stream = d->stream;
     cfg.attrs = attr;
     cfg.numAttrs = d->sm >= 90 ? 2 : 0;
+    /* Every time: it is a table entry in the driver, and the current context may be another device's. */
     cudaError_t e = cudaSetDevice(d->ordinal);
-    if (e != cudaSuccess) return e;
-    return cudaLaunchKernelEx(&cfg, decode_kernel<KV, HDP>, p);
+    if (e == cudaSuccess)
+        e = cudaFuncSetAttribute(decode_kernel<KV, HDP>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 (int)cfg.dynamicSmemBytes);
+    if (e == cudaSuccess)
+        e = cudaFuncSetAttribute(decode_kernel<KV, HDP>, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                 cudaSharedmemCarveoutMaxShared);
+    return e == cudaSuccess ? cudaLaunchKernelEx(&cfg, decode_kernel<KV, HDP>, p) : e;
 }
 
 template <int HDP> static cudaError_t launch(mw_dev *d, const decode_args &p, dim3 grid) {
-    static_assert(smem_bytes<HDP>() <= 48 << 10, "shared memory without opting in");
     return p.a.kv_dtype == MW_F16 ? launch_one<__half, HDP>(d, p, grid) : launch_one<__nv_bfloat16, HDP>(d, p, grid);
 }
 
-mw_status mw_cuda_attn_decode(mw_dev *d, const mw_attn_args *a, int max_rows, int max_ctx, int n_seqs) {
+/* Parts of a context of max_ctx, at most. */
+static int most_parts(const decode_args &p, int max_ctx) {
+    int few = (max_ctx + 16 * WARPS - 1) / (16 * WARPS), many = (max_ctx + PART_TOKENS - 1) / PART_TOKENS;
+    few = few < GROUP ? few : GROUP;
+    many = many < p.max_parts ? many : p.max_parts;
+    return few > many ? few : many;
+}
+
+/* Tiles under way: what a warp has to do, in the shared memory that there is for the blocks of a multiprocessor. */
+static int choose_depth(const mw_dev *d, const decode_args &p, int hdp, int max_ctx, int64_t blocks) {
+    const int tiles = (part_tokens(max_ctx, p.max_parts) * p.per_block + 16 * WARPS - 1) / (16 * WARPS);
+    const int fixed = fixed_bytes(hdp, p.cols) + (p.cluster > 1 ? mail_bytes(p.cols, hdp) : 0),
+              most = hdp == 256 ? 2 : BLOCKS;
+    const int64_t share = (blocks + d->n_sm - 1) / d->n_sm;
+    const int room = ((int)d->smem_max + RESERVED) / (int)(share < most ? share : most) - RESERVED - fixed;
+    int depth = room / (WARPS * PIECES(hdp) * 512);
+    depth = depth < tiles ? depth : tiles;
+    return depth < 1 ? 1 : depth > MAX_DEPTH ? MAX_DEPTH : depth;
+}
+
+mw_status mw_cuda_attn_decode(mw_dev *d, const mw_attn_args *a, const mw_rope_args *r, int max_rows, int max_ctx,
+                              int n_seqs) {
     decode_args p = {};
     p.a = *a;
+    if (r) p.rope = *r;
     int flat = max_rows * a->group < MW_DECODE_COLS ? max_rows * a->group : MW_DECODE_COLS;
     flat = flat > a->group ? flat : a->group;
     p.tiles = (flat + COLS - 1) / COLS;
     p.cols = flat < COLS ? flat : COLS;
-    p.min_tokens = MIN_TOKENS;
     p.max_parts = FILL * d->n_sm / a->n_kv / GROUP * GROUP;
     p.max_parts = p.max_parts < GROUP ? GROUP : p.max_parts > MAX_PARTS ? MAX_PARTS : p.max_parts;
     p.states = (float *)d->workspace;
     p.counters = d->counters;
-    int x = (max_ctx + p.min_tokens - 1) / p.min_tokens, y = a->n_kv * p.tiles;
-    x = x < p.max_parts ? x : p.max_parts;
+    int x = most_parts(p, max_ctx), y = a->n_kv * p.tiles;
     p.cluster = p.per_block = 1;
     if ((int64_t)n_seqs * y * 10 >= (int64_t)GROUPED * d->n_sm) { /* contexts may be short: x is a bound */
         p.per_block = GROUP; /* enough blocks without cutting finer: their loads never pause between parts */
@@ -536,9 +497,11 @@ mw_status mw_cuda_attn_decode(mw_dev *d, const mw_attn_args *a, int max_rows, in
         p.cluster = x < GROUP ? x : GROUP; /* short contexts: no more blocks than parts */
         x = (x + p.cluster - 1) / p.cluster * p.cluster;
     }
+    const int hdp = a->head_dim <= 64 ? 64 : a->head_dim <= 128 ? 128 : 256;
+    p.depth = choose_depth(d, p, hdp, max_ctx, (int64_t)n_seqs * x * y);
     /* As many sequences a launch as the workspace and the counters have room for: the parts, and the bits, are the
      * same whatever that number is. */
-    size_t unit = (size_t)(x / p.cluster) * (size_t)state_floats(p.cols, a->head_dim) * sizeof(float);
+    size_t unit = (size_t)(x / p.cluster) * (size_t)mw_state_floats(p.cols, a->head_dim) * sizeof(float);
     int64_t room = (int64_t)(MW_CUDA_WORKSPACE / unit), step;
     room = (room < MW_CUDA_COUNTERS ? room : MW_CUDA_COUNTERS) / y;
     if (room < 1)
@@ -548,9 +511,9 @@ mw_status mw_cuda_attn_decode(mw_dev *d, const mw_attn_args *a, int max_rows, in
     for (int s = 0; s < n_seqs; s += (int)step) {
         dim3 grid((unsigned)x, (unsigned)y, (unsigned)(n_seqs - s < step ? n_seqs - s : step));
         p.first_seq = s;
-        cudaError_t e = a->head_dim <= 64    ? launch<64>(d, p, grid)
-                        : a->head_dim <= 128 ? launch<128>(d, p, grid)
-                                             : launch<256>(d, p, grid);
+        cudaError_t e = hdp == 64    ? launch<64>(d, p, grid)
+                        : hdp == 128 ? launch<128>(d, p, grid)
+                                     : launch<256>(d, p, grid);
         mw_status st = mw_cuda_check(e, "attention (decode)");
         if (st != MW_OK) return st;
     }

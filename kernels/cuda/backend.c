@@ -282,7 +282,6 @@ static const mw_kernels k_cuda = {
     .add_norm = mw_cuda_add_norm,
     .gather_cols = mw_cuda_gather_cols,
     .take_rows = mw_cuda_take_rows,
-    .rope_kv = mw_cuda_rope_kv,
     .attention = mw_cuda_attention,
     .silu_mul = mw_cuda_silu_mul,
     .argmax = mw_cuda_argmax,

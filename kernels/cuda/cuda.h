@@ -66,19 +66,26 @@ mw_status mw_cuda_add_norm(mw_dev *d, void *x, const void *delta, void *dst, int
 mw_status mw_cuda_gather_cols(mw_dev *d, void *dst, int64_t ld_dst, const void *src, int64_t ld_src, int64_t m,
                               int64_t n, const int32_t *idx);
 mw_status mw_cuda_take_rows(mw_dev *d, void *dst, const void *src, int64_t n, int64_t h, const int32_t *row);
+mw_status mw_cuda_attention(mw_dev *d, const mw_attn *a, const mw_batch *b, void *qkv, int64_t ld, void *k_cache,
+                            void *v_cache, void *out, int64_t ld_out);
+/* The two parts of it that prefill has, one after the other: q (written back), k and v of the step's rows; attention
+ * over what is cached. A decode step (max_rows 1) does both in one kernel, with the same results. */
 mw_status mw_cuda_rope_kv(mw_dev *d, const mw_attn *a, const mw_batch *b, void *qkv, int64_t ld, void *k_cache,
                           void *v_cache);
-mw_status mw_cuda_attention(mw_dev *d, const mw_attn *a, const mw_batch *b, const void *qkv, int64_t ld,
-                            const void *k_cache, const void *v_cache, void *out, int64_t ld_out);
+mw_status mw_cuda_attend(mw_dev *d, const mw_attn *a, const mw_batch *b, const void *qkv, int64_t ld,
+                         const void *k_cache, const void *v_cache, void *out, int64_t ld_out);
 mw_status mw_cuda_silu_mul(mw_dev *d, void *dst, int64_t ld_dst, const void *x, int64_t ld, int64_t m, int64_t n,
                            int64_t up_off);
 mw_status mw_cuda_count_nonfinite(mw_dev *d, const void *x, int64_t ld, int64_t m, int64_t n, bool f32, int64_t *count);
 
 /* One attention kernel's view of a batch (attention.cuh). decode: every sequence whose rows * group is at most
- * MW_DECODE_COLS, and every single row; prefill: the others. Both leave the other's sequences alone. */
+ * MW_DECODE_COLS, and every single row; prefill: the others. Both leave the other's sequences alone. With r, decode
+ * does the work of mw_cuda_rope_rows as well; every sequence has one row at most. */
 typedef struct mw_attn_args mw_attn_args;
-mw_status mw_cuda_attn_check(const mw_attn *a, const void *qkv, int64_t ld);
-mw_status mw_cuda_attn_decode(mw_dev *d, const mw_attn_args *p, int max_rows, int max_ctx, int n_seqs);
+typedef struct mw_rope_args mw_rope_args;
+mw_status mw_cuda_rope_rows(mw_dev *d, const mw_attn_args *p, const mw_rope_args *r, int rows);
+mw_status mw_cuda_attn_decode(mw_dev *d, const mw_attn_args *p, const mw_rope_args *r, int max_rows, int max_ctx,
+                              int n_seqs);
 mw_status mw_cuda_attn_prefill(mw_dev *d, const mw_attn_args *p, int max_rows, int n_seqs);
 
 /* token[i] = index of the largest of logits[i, 0 .. vocab), the lowest one of equals; -1 when it is not finite or the

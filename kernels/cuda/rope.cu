@@ -1,110 +1,59 @@
-/* kernels/cuda/rope.cu - q/k norm, RoPE and the store to the paged KV cache: one warp a head of a row. */
-#include "kernels/cuda/device.cuh"
+/* kernels/cuda/rope.cu - q/k norm, RoPE and the store to the paged KV cache for all rows of a step that is not a decode
+ * step: sixteen lanes a head of a row. */
+#include "kernels/cuda/attention.cuh"
 
-#define WARPS 4
+#define THREADS 128
 
-struct rope_args {
-    void *qkv;
-    int64_t ld, q_off, k_off, v_off;
-    void *k_cache, *v_cache;
-    const int32_t *pos, *slot;
-    const float *rope, *q_norm, *k_norm;
-    float eps;
-    int rows, n_q, n_kv, head_dim, block_shift;
+struct rope_rows {
+    mw_attn_args a;
+    mw_rope_args r;
+    int rows, n_q;
 };
 
-/* A pair of columns 2l, 2l+1 of either half of the head: hd <= 256 needs at most two rounds of 32 lanes. */
-#define ROUNDS 2
+template <typename T>
+static __device__ __forceinline__ void store_head(uint16_t *x, const mw_head_part &h, int head_dim, int l) {
+    if (8 * l >= head_dim / 2) return;
+    *(uint4 *)(x + 8 * l) = mw_pack8<T>(h.lo);
+    *(uint4 *)(x + head_dim / 2 + 8 * l) = mw_pack8<T>(h.hi);
+}
 
-template <typename T, typename KV> static __global__ void rope_kernel(const __grid_constant__ rope_args a) {
-    const int heads = a.n_q + 2 * a.n_kv, lane = threadIdx.x % 32, half = a.head_dim / 2;
-    const int64_t task = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32;
+static __device__ __forceinline__ void store_head_as(mw_dtype t, uint16_t *x, const mw_head_part &h, int hd, int l) {
+    if (t == MW_F16)
+        store_head<__half>(x, h, hd, l);
+    else
+        store_head<__nv_bfloat16>(x, h, hd, l);
+}
+
+static __global__ void __launch_bounds__(THREADS) rope_kernel(const __grid_constant__ rope_rows p) {
+    const mw_attn_args &a = p.a;
+    const int heads = p.n_q + 2 * a.n_kv, l = threadIdx.x % MW_ROPE_LANES, hd = a.head_dim;
+    const int64_t task = (int64_t)blockIdx.x * (THREADS / MW_ROPE_LANES) + threadIdx.x / MW_ROPE_LANES;
     const int64_t row = task / heads;
     const int head = (int)(task % heads);
     mw_pdl_wait();
-    if (row >= a.rows) return;
-    const bool is_q = head < a.n_q, is_v = head >= a.n_q + a.n_kv;
-    const int kvh = is_q ? 0 : is_v ? head - a.n_q - a.n_kv : head - a.n_q;
-    T *x = (T *)a.qkv + row * a.ld;
-    x += is_q ? a.q_off + (int64_t)head * a.head_dim : (is_v ? a.v_off : a.k_off) + (int64_t)kvh * a.head_dim;
-    float2 lo[ROUNDS], hi[ROUNDS];
-    float sum = 0;
-#pragma unroll
-    for (int r = 0; r < ROUNDS; r++) {
-        int d = r * 64 + 2 * lane;
-        lo[r] = hi[r] = make_float2(0, 0);
-        if (d >= half) continue;
-        lo[r] = mw_unpack<T>(*(const uint32_t *)(x + d));
-        hi[r] = mw_unpack<T>(*(const uint32_t *)(x + half + d));
-        sum += lo[r].x * lo[r].x + lo[r].y * lo[r].y + hi[r].x * hi[r].x + hi[r].y * hi[r].y;
+    if (row >= p.rows) return;
+    const bool is_q = head < p.n_q, is_v = head >= p.n_q + a.n_kv;
+    const int kvh = is_q ? 0 : is_v ? head - p.n_q - a.n_kv : head - p.n_q;
+    const uint16_t *x =
+        (is_q ? (const uint16_t *)a.q + (int64_t)head * hd : (is_v ? p.r.v : p.r.k) + (int64_t)kvh * hd) + row * a.ld;
+    mw_head_part h = mw_load_head(x, a.act, hd, l);
+    if (!is_v) {
+        mw_norm_head(h, is_q ? p.r.q_norm : p.r.k_norm, p.r.eps, hd, l);
+        mw_rotate(h, mw_load_angles(p.r.table, p.r.pos[row], hd, l));
     }
-    const float *w = is_q ? a.q_norm : is_v ? nullptr : a.k_norm;
-    float inv = 1;
-    if (w) {
-        for (int o = 16; o; o >>= 1) sum += __shfl_xor_sync(~0u, sum, o);
-        inv = rsqrtf(sum / (float)a.head_dim + a.eps);
+    if (is_q) {
+        store_head_as(a.act, const_cast<uint16_t *>(x), h, hd, l);
+        return;
     }
-    KV *cache = nullptr;
-    if (!is_q) {
-        int slot = a.slot[row], block = slot >> a.block_shift, offset = slot & ((1 << a.block_shift) - 1);
-        cache = (KV *)(is_v ? a.v_cache : a.k_cache) +
-                ((((int64_t)block * a.n_kv + kvh) << a.block_shift) + offset) * a.head_dim;
-    }
-    const float *table = a.rope + (is_v ? 0 : (int64_t)a.pos[row] * a.head_dim);
-#pragma unroll
-    for (int r = 0; r < ROUNDS; r++) {
-        int d = r * 64 + 2 * lane;
-        if (d >= half) continue;
-        if (w) {
-            lo[r].x *= inv * w[d], lo[r].y *= inv * w[d + 1];
-            hi[r].x *= inv * w[half + d], hi[r].y *= inv * w[half + d + 1];
-        }
-        if (!is_v) {
-            float4 c = *(const float4 *)(table + 2 * d); /* cos, sin of pair d; of pair d + 1 */
-            float2 l = lo[r], h = hi[r];
-            lo[r] = make_float2(l.x * c.x - h.x * c.y, l.y * c.z - h.y * c.w);
-            hi[r] = make_float2(h.x * c.x + l.x * c.y, h.y * c.z + l.y * c.w);
-        }
-        if (is_q) {
-            *(uint32_t *)(x + d) = mw_pack<T>(lo[r].x, lo[r].y);
-            *(uint32_t *)(x + half + d) = mw_pack<T>(hi[r].x, hi[r].y);
-        } else {
-            *(uint32_t *)(cache + d) = mw_pack<KV>(lo[r].x, lo[r].y);
-            *(uint32_t *)(cache + half + d) = mw_pack<KV>(hi[r].x, hi[r].y);
-        }
-    }
+    const int slot = p.r.slot[row];
+    uint16_t *cache = (uint16_t *)(is_v ? p.r.v_cache : p.r.k_cache);
+    store_head_as(a.kv_dtype, cache + mw_kv_offset(a, slot >> a.block_shift, kvh, slot), h, hd, l);
 }
 
-template <typename T> static cudaError_t launch(mw_dev *d, const rope_args &a, mw_dtype kv) {
-    int64_t tasks = (int64_t)a.rows * (a.n_q + 2 * a.n_kv);
-    unsigned blocks = (unsigned)((tasks + WARPS - 1) / WARPS);
-    if (kv == MW_F16) return mw_launch(d, rope_kernel<T, __half>, blocks, 32 * WARPS, 0, a);
-    return mw_launch(d, rope_kernel<T, __nv_bfloat16>, blocks, 32 * WARPS, 0, a);
-}
-
-mw_status mw_cuda_rope_kv(mw_dev *d, const mw_attn *a, const mw_batch *b, void *qkv, int64_t ld, void *k_cache,
-                          void *v_cache) {
-    mw_status st = mw_cuda_attn_check(a, qkv, ld);
-    if (st != MW_OK || b->n_tokens <= 0) return st;
-    rope_args p = {};
-    p.qkv = qkv;
-    p.ld = ld;
-    p.q_off = a->q_off;
-    p.k_off = a->k_off;
-    p.v_off = a->v_off;
-    p.k_cache = k_cache;
-    p.v_cache = v_cache;
-    p.pos = b->pos;
-    p.slot = b->slot;
-    p.rope = a->rope;
-    p.q_norm = a->q_norm;
-    p.k_norm = a->k_norm;
-    p.eps = a->norm_eps;
-    p.rows = b->n_tokens;
-    p.n_q = a->n_q;
-    p.n_kv = a->n_kv;
-    p.head_dim = a->head_dim;
-    p.block_shift = __builtin_ctz((unsigned)a->block_size);
-    return mw_cuda_check(
-        d->act == MW_F16 ? launch<__half>(d, p, a->kv_dtype) : launch<__nv_bfloat16>(d, p, a->kv_dtype), "rope_kv");
+mw_status mw_cuda_rope_rows(mw_dev *d, const mw_attn_args *a, const mw_rope_args *r, int rows) {
+    if (rows <= 0) return MW_OK;
+    rope_rows p = {*a, *r, rows, a->n_kv * a->group};
+    int64_t tasks = (int64_t)rows * (p.n_q + 2 * a->n_kv), per_block = THREADS / MW_ROPE_LANES;
+    unsigned blocks = (unsigned)((tasks + per_block - 1) / per_block);
+    return mw_cuda_check(mw_launch(d, rope_kernel, blocks, THREADS, 0, p), "RoPE and KV store");
 }

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "kernels/kernels.h"
+#include "kernels/cpu/cpu.h"
 #include "worker/base/threads.h"
 
 #define RING_BYTES ((size_t)384 << 20)
@@ -266,7 +266,7 @@ static double time_attention(mw_dev *d, int n_q, int n_kv, int hd, int seqs, int
         double t = now();
         for (int i = 0; i < calls; i++) {
             const unsigned char *kv = g_ring + (size_t)(r * calls + i) % copies * 2 * cache;
-            must(K->attention(d, &a, &b, q, ld, kv, kv + cache, out, ld));
+            must(mw_cpu_attend(d, &a, &b, q, ld, kv, kv + cache, out, ld));
         }
         t = (now() - t) / calls;
         if (r > 0 && t < best) best = t;
@@ -328,7 +328,7 @@ static void bench_rows(const char *isa, int threads) {
             double t1 = now();
             must(K->silu_mul(b.d, b.y, 8192, b.x, 16384, m, 8192, 8192));
             double t2 = now();
-            must(K->rope_kv(b.d, &a, &batch, b.y, 3072, kc, vc));
+            must(mw_cpu_rope_kv(b.d, &a, &batch, b.y, 3072, kc, vc));
             double t3 = now();
             double t[3] = {t1 - t0, t2 - t1, t3 - t2};
             for (int i = 0; i < 3; i++) best[i] = t[i] < best[i] ? t[i] : best[i];

@@ -122,24 +122,71 @@ static void bench_attention(bench_case c) {
     int n = c.rows > 1 ? 3 : std::max(copies, std::min(64, (int)(2e9 / ((double)copy * 4)) + 2));
     auto attend = [&](int i) {
         size_t at = (size_t)(i % copies) * copy * 2;
-        OK(K->attention(D, &a, &b, qkv, WIDTH, k + at, v + at, out, N_Q * HD));
+        OK(mw_cuda_attend(D, &a, &b, qkv, WIDTH, k + at, v + at, out, N_Q * HD));
     };
     double us = time_chain(n, attend);
     double pair = time_chain(n, [&](int i) {
         size_t at = (size_t)(i % copies) * copy * 2;
-        OK(K->rope_kv(D, &a, &b, qkv, WIDTH, k + at, v + at));
-        attend(i);
+        OK(K->attention(D, &a, &b, qkv, WIDTH, k + at, v + at, out, N_Q * HD));
     });
     if (c.rows > 1) {
         double flops = 4.0 * HD * N_Q * c.seqs * ((double)c.rows * c.ctx - 0.5 * (double)c.rows * c.rows);
-        printf("prefill %3d x %5d rows, ctx %6d: %9.1f us  %6.1f TF/s   with rope_kv %9.1f us\n", c.seqs, c.rows, c.ctx,
-               us, flops / us * 1e-6, pair);
+        printf("prefill %3d x %5d rows, ctx %6d: %9.1f us  %6.1f TF/s   with RoPE and KV store %9.1f us\n", c.seqs,
+               c.rows, c.ctx, us, flops / us * 1e-6, pair);
     } else {
-        printf("decode  %3d x ctx %6d: %8.2f us  %5.2f TB/s   with rope_kv %8.2f us\n", c.seqs, c.ctx, us,
+        printf("decode  %3d x ctx %6d: %8.2f us  %5.2f TB/s   with RoPE and KV store %8.2f us\n", c.seqs, c.ctx, us,
                (double)copy * 4 / us * 1e-6, pair);
     }
     for (int32_t *p : arrays) K->free(D, p);
     K->free(D, d_rope), K->free(D, k), K->free(D, v), K->free(D, qkv), K->free(D, out);
+}
+
+/* What attention adds to a decode step: a chain of the int4 projection in front of it, attention, and the projection
+ * behind it, less a chain of the two projections; weights and caches cold. */
+static void bench_layer(int ctx) {
+    const int64_t h = 4096;
+    const int blocks = (ctx + BLOCK - 1) / BLOCK, copies = 16;
+    const size_t copy = (size_t)blocks * BLOCK * N_KV * HD;
+    std::vector<int32_t> table, one = {0, 1};
+    for (int i = 0; i < blocks; i++) table.push_back(i);
+    for (int i = blocks - 1; i > 0; i--) std::swap(table[(size_t)i], table[(size_t)(rand() % (i + 1))]);
+    std::vector<int32_t> pos = {ctx - 1}, len = {ctx},
+                         slot = {table[(size_t)((ctx - 1) / BLOCK)] * BLOCK + (ctx - 1) % BLOCK};
+    std::vector<float> rope((size_t)ctx * HD, 0.7f);
+    mw_batch b = {};
+    b.n_tokens = b.n_seqs = b.max_rows = 1, b.max_ctx = ctx, b.block_stride = blocks;
+    int32_t *arrays[5] = {upload(one), upload(len), upload(table), upload(pos), upload(slot)};
+    b.q_start = arrays[0], b.ctx_len = arrays[1], b.block_table = arrays[2], b.pos = arrays[3], b.slot = arrays[4];
+    mw_attn a = attn_of();
+    float *d_rope = upload(rope);
+    a.rope = d_rope;
+    const size_t qkv_words = (size_t)(h / 16 * 2 * WIDTH), o_words = (size_t)(h / 16 * 2 * h);
+    const size_t qkv_scales = (size_t)(h / 128 * WIDTH), o_scales = (size_t)(h / 128 * h);
+    char *k = (char *)device_noise(copy * copies), *v = (char *)device_noise(copy * copies);
+    uint32_t *wq = (uint32_t *)device_noise(qkv_words * 2 * copies),
+             *wo = (uint32_t *)device_noise(o_words * 2 * copies);
+    uint16_t *sq = (uint16_t *)device_noise(qkv_scales), *so = (uint16_t *)device_noise(o_scales);
+    void *x = device_noise((size_t)h), *qkv = device_noise(WIDTH), *y = device_noise((size_t)h),
+         *z = device_noise((size_t)h);
+    auto project = [&](int64_t n, const uint32_t *w, const uint16_t *scales, const void *in, void *out) {
+        mw_linear l = {};
+        l.kind = MW_LINEAR_W4, l.k = h, l.n = n;
+        l.w4.tiles = w, l.w4.scales = scales, l.w4.scale_dtype = D->act, l.w4.group = 128;
+        OK(K->linear(D, &l, 1, in, h, out, n, false));
+    };
+    double us[2];
+    for (int with = 0; with < 2; with++)
+        us[with] = time_chain(64, [&](int i) {
+            size_t c = (size_t)(i % copies), at = c * copy * 2;
+            project(WIDTH, wq + c * qkv_words, sq, x, qkv);
+            if (with) OK(K->attention(D, &a, &b, qkv, WIDTH, k + at, v + at, y, N_Q * HD));
+            project(h, wo + c * o_words, so, y, z);
+        });
+    printf("layer   ctx %6d: qkv and o %.2f us, with attention %.2f: %.2f us added\n", ctx, us[0], us[1],
+           us[1] - us[0]);
+    for (int32_t *p : arrays) K->free(D, p);
+    for (void *p : {(void *)d_rope, (void *)k, (void *)v, (void *)wq, (void *)wo, (void *)sq, (void *)so, x, qkv, y, z})
+        K->free(D, p);
 }
 
 static void bench_rows() {
@@ -207,6 +254,8 @@ int main(int argc, char **argv) {
     const int only = argc > 2 && !decode_only ? atoi(argv[2]) : -1;
     for (int i = 0; i < (int)(sizeof cases / sizeof *cases); i++)
         if (only < 0 ? cases[i].rows == 1 || !decode_only : i == only) bench_attention(cases[i]);
+    if (only < 0)
+        for (int ctx : {512, 1024, 8192}) bench_layer(ctx);
     if (argc <= 2) {
         bench_rows();
         bench_head();

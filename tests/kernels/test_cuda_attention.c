@@ -1,4 +1,5 @@
-/* tests/kernels/test_cuda_attention.c - rope_kv and attention of the CUDA backend against double references.
+/* tests/kernels/test_cuda_attention.c - attention of the CUDA backend: its two parts against double references, and
+ * both of them in one kernel, as a decode step has it, against the two parts.
  *
  * Attention's bound for one output column, u the relative half step of the cache's type. A score is off by at most
  * d = (hd + 8) 2^-22 sum |q_i k_i| scale (matrix units; plus u' of that sum where q is converted to the cache's type);
@@ -24,6 +25,7 @@ typedef struct {
     size_t cache_bytes;
     void *d_qkv, *d_k, *d_v;
     int32_t *d_pos, *d_slot, *d_table;
+    float *d_rope, *d_weights; /* or NULL */
 } batch_case;
 
 static int pick(const int *from, int n) {
@@ -183,7 +185,7 @@ static batch_case *make_single(mw_attn a, int ctx, int rows) {
 
 static void free_case(batch_case *c) {
     dev_free(c->d_qkv), dev_free(c->d_k), dev_free(c->d_v), dev_free(c->d_pos), dev_free(c->d_slot);
-    dev_free(c->d_table);
+    dev_free(c->d_table), dev_free(c->d_rope), dev_free(c->d_weights);
     free(c->token), free(c->pos), free(c->slot), free(c->block_table);
     free(c->qkv), free(c->k), free(c->v);
     free(c);
@@ -215,7 +217,8 @@ static void *run_attention(const batch_case *c, int first, int n, bool loose) {
     b.pos = c->d_pos + row0, b.slot = c->d_slot + row0, b.token = NULL;
     size_t bytes = (size_t)(rows * c->ldo) * 2;
     void *d_out = dev_new(bytes), *out = host_new(bytes);
-    OK(K->attention(D, &c->a, &b, (char *)c->d_qkv + (int64_t)row0 * c->ld * 2, c->ld, c->d_k, c->d_v, d_out, c->ldo));
+    OK(mw_cuda_attend(D, &c->a, &b, (char *)c->d_qkv + (int64_t)row0 * c->ld * 2, c->ld, c->d_k, c->d_v, d_out,
+                      c->ldo));
     dev_get(out, d_out, bytes);
     for (int64_t i = 0; i < rows * c->ldo; i++)
         if (i % c->ldo >= (int64_t)c->a.n_q * c->a.head_dim) CHECK(is_poison(out, D->act, i));
@@ -355,12 +358,12 @@ static void test_many_sequences(void) {
     mw_batch b = {.n_tokens = N, .n_seqs = N, .max_rows = 1, .max_ctx = CTX, .q_start = d_start, .ctx_len = d_ctx};
     b.block_table = d_table;
     b.block_stride = blocks;
-    OK(K->attention(D, &a, &b, d_q, width, d_kv, d_kv, d_out, width));
+    OK(mw_cuda_attend(D, &a, &b, d_q, width, d_kv, d_kv, d_out, width));
     dev_get(out, d_out, (size_t)N * (size_t)width * 2);
     CHECK(!is_poison(out, D->act, 0));
     for (int s = 1; s < N; s++) CHECK(memcmp(out, out + (size_t)s * (size_t)width * 2, (size_t)width * 2) == 0);
     b.n_tokens = b.n_seqs = 1; /* cut another way: between blocks instead of inside one */
-    OK(K->attention(D, &a, &b, d_q, width, d_kv, d_kv, d_out, width));
+    OK(mw_cuda_attend(D, &a, &b, d_q, width, d_kv, d_kv, d_out, width));
     dev_get(out + width * 2, d_out, (size_t)width * 2);
     CHECK(memcmp(out, out + width * 2, (size_t)width * 2) == 0);
     dev_free(d_start), dev_free(d_ctx), dev_free(d_table), dev_free(d_kv), dev_free(d_q), dev_free(d_out);
@@ -433,25 +436,34 @@ static void check_rope(const batch_case *c, const float *rope, const float *qw, 
         }
 }
 
-static void rope_case(bool norm) {
-    batch_case *c = make_case((int)ref_int(1, 4), 120);
+/* Angles and norm weights of a case; the weights are also given to the host. */
+static void give_rope(batch_case *c, bool norm, float w[2][256], float **rope) {
     mw_attn *a = &c->a;
     int hd = a->head_dim;
-    float w[2][256], *rope = host_new((size_t)(c->b.max_ctx * hd) * 4);
-    size_t row_bytes = (size_t)(c->b.n_tokens * c->ld) * 2;
-    void *before = host_random(D->act, c->b.n_tokens, c->ld, 1), *after = host_new(row_bytes);
+    *rope = host_new((size_t)(c->b.max_ctx * hd) * 4);
     for (int d = 0; d < 256; d++) w[0][d] = (float)ref_uniform(0.5, 2), w[1][d] = (float)ref_uniform(0.5, 2);
     for (int p = 0; p < c->b.max_ctx; p++)
         for (int d = 0; d < hd / 2; d++) {
             double angle = p * pow(10000, -2.0 * d / hd);
-            rope[(int64_t)p * hd + 2 * d] = (float)cos(angle);
-            rope[(int64_t)p * hd + 2 * d + 1] = (float)sin(angle);
+            (*rope)[(int64_t)p * hd + 2 * d] = (float)cos(angle);
+            (*rope)[(int64_t)p * hd + 2 * d + 1] = (float)sin(angle);
         }
-    float *d_w = dev_copy(w, sizeof w), *d_rope = dev_copy(rope, (size_t)(c->b.max_ctx * hd) * 4);
+    c->d_weights = dev_copy(w, 2 * 256 * 4);
+    c->d_rope = dev_copy(*rope, (size_t)(c->b.max_ctx * hd) * 4);
     a->norm_eps = 1e-5f;
-    a->rope = d_rope;
-    a->q_norm = norm ? d_w : NULL;
-    a->k_norm = norm ? d_w + 256 : NULL;
+    a->rope = c->d_rope;
+    a->q_norm = norm ? c->d_weights : NULL;
+    a->k_norm = norm ? c->d_weights + 256 : NULL;
+}
+
+static void rope_case(bool norm) {
+    batch_case *c = make_case((int)ref_int(1, 4), 120);
+    mw_attn *a = &c->a;
+    int hd = a->head_dim;
+    float w[2][256], *rope;
+    size_t row_bytes = (size_t)(c->b.n_tokens * c->ld) * 2;
+    void *before = host_random(D->act, c->b.n_tokens, c->ld, 1), *after = host_new(row_bytes);
+    give_rope(c, norm, w, &rope);
     memset(c->k, 0xFF, c->cache_bytes);
     memset(c->v, 0xFF, c->cache_bytes);
     OK(K->to_device(D, c->d_k, c->k, c->cache_bytes));
@@ -460,7 +472,7 @@ static void rope_case(bool norm) {
     mw_batch b = c->b;
     b.pos = c->d_pos;
     b.slot = c->d_slot;
-    OK(K->rope_kv(D, a, &b, c->d_qkv, c->ld, c->d_k, c->d_v));
+    OK(mw_cuda_rope_kv(D, a, &b, c->d_qkv, c->ld, c->d_k, c->d_v));
     dev_get(after, c->d_qkv, row_bytes);
     dev_get(c->k, c->d_k, c->cache_bytes);
     dev_get(c->v, c->d_v, c->cache_bytes);
@@ -472,9 +484,85 @@ static void rope_case(bool norm) {
     size_t written = 0; /* exactly the rows' slots */
     for (size_t e = 0; e < c->cache_bytes / 2; e++) written += !is_poison(c->k, a->kv_dtype, (int64_t)e);
     CHECK(written == (size_t)(c->b.n_tokens * a->n_kv * hd));
-    dev_free(d_w), dev_free(d_rope);
     free(rope), free(before), free(after);
     free_case(c);
+}
+
+/* ---- decode steps: both parts in one kernel -----------------------------------------------------------------------
+ */
+
+/* One row a sequence, some of none; the rows' own slots are not written yet. */
+static batch_case *make_step(int n_seqs, int max_ctx) {
+    batch_case *c = host_new(sizeof *c);
+    c->a = random_attn();
+    for (int s = 0; s < n_seqs; s++) {
+        c->ctx_len[s] = (int)ref_int(1, max_ctx);
+        c->q_start[s + 1] = c->q_start[s] + (s == 0 || ref_chance(0.9));
+    }
+    c->b.n_seqs = n_seqs;
+    finish_case(c);
+    for (int s = 0; s < n_seqs; s++) {
+        if (c->q_start[s + 1] == c->q_start[s]) continue;
+        for (int h = 0; h < c->a.n_kv; h++) {
+            size_t at = ref_kv_at(&c->a, &c->b, s, c->ctx_len[s] - 1, h);
+            for (int d = 0; d < c->a.head_dim; d++) {
+                ref_store(c->k, c->a.kv_dtype, at + (size_t)d, NAN);
+                ref_store(c->v, c->a.kv_dtype, at + (size_t)d, NAN);
+            }
+        }
+    }
+    free(c->qkv);
+    c->qkv = host_random(D->act, c->b.n_tokens, c->ld, 1.3);
+    return c;
+}
+
+/* Rows, caches and output after the step: three arrays side by side, from the kernel for steps or from the two parts.
+ */
+static char *run_step(const batch_case *c, bool parts, size_t *bytes) {
+    const mw_attn *a = &c->a;
+    mw_batch b = c->b;
+    size_t out_bytes = (size_t)(b.n_tokens * c->ldo) * 2, row_bytes = (size_t)(b.n_tokens * c->ld) * 2;
+    void *d_out = dev_new(out_bytes);
+    int32_t *d_start = dev_copy(c->q_start, sizeof c->q_start), *d_ctx = dev_copy(c->ctx_len, sizeof c->ctx_len);
+    b.pos = c->d_pos, b.slot = c->d_slot, b.block_table = c->d_table, b.q_start = d_start, b.ctx_len = d_ctx;
+    OK(K->to_device(D, c->d_qkv, c->qkv, row_bytes));
+    OK(K->to_device(D, c->d_k, c->k, c->cache_bytes));
+    OK(K->to_device(D, c->d_v, c->v, c->cache_bytes));
+    if (parts) {
+        OK(mw_cuda_rope_kv(D, a, &b, c->d_qkv, c->ld, c->d_k, c->d_v));
+        OK(mw_cuda_attend(D, a, &b, c->d_qkv, c->ld, c->d_k, c->d_v, d_out, c->ldo));
+    } else {
+        OK(K->attention(D, a, &b, c->d_qkv, c->ld, c->d_k, c->d_v, d_out, c->ldo));
+    }
+    *bytes = out_bytes + 2 * c->cache_bytes;
+    char *result = host_new(*bytes);
+    dev_get(result, d_out, out_bytes);
+    dev_get(result + out_bytes, c->d_k, c->cache_bytes);
+    dev_get(result + out_bytes + c->cache_bytes, c->d_v, c->cache_bytes);
+    dev_free(d_out), dev_free(d_start), dev_free(d_ctx);
+    return result;
+}
+
+static void test_steps(void) {
+    for (int i = 0; i < (g_small ? 6 : 60); i++) {
+        batch_case *c = make_step((int)ref_int(1, MAX_SEQS), g_small ? 200 : i % 4 == 0 ? 4000 : 600);
+        float w[2][256], *rope;
+        size_t bytes;
+        give_rope(c, i % 3 == 0, w, &rope);
+        char *one = run_step(c, false, &bytes), *two = run_step(c, true, &bytes);
+        if (memcmp(one, two, bytes) != 0) {
+            size_t at = 0, out = (size_t)(c->b.n_tokens * c->ldo);
+            while (((uint16_t *)one)[at] == ((uint16_t *)two)[at]) at++;
+            FAIL("hd=%d n_q=%d n_kv=%d block=%d window=%d kv %s, %d sequences: %s differs at %zu: %04x, two parts %04x",
+                 c->a.head_dim, c->a.n_q, c->a.n_kv, c->a.block_size, c->a.window, mw_dtype_name(c->a.kv_dtype),
+                 c->b.n_seqs, at < out ? "output" : "a cache", at < out ? at : at - out, ((uint16_t *)one)[at],
+                 ((uint16_t *)two)[at]);
+        }
+        for (int64_t e = 0; e < c->b.n_tokens * c->ldo; e++)
+            if (e % c->ldo < (int64_t)c->a.n_q * c->a.head_dim) CHECK(isfinite(mw_load_f32(one, D->act, (size_t)e)));
+        free(one), free(two), free(rope);
+        free_case(c);
+    }
 }
 
 static void test_refusals(void) {
@@ -485,13 +573,14 @@ static void test_refusals(void) {
     a.head_dim = 64, a.block_size = 24;
     CHECK(K->attention(D, &a, &b, D->workspace, 512, NULL, NULL, D->workspace, 256) == MW_ERR_INTERNAL);
     a.block_size = 16, a.kv_dtype = MW_F32;
-    CHECK(K->rope_kv(D, &a, &b, D->workspace, 512, NULL, NULL) == MW_ERR_INTERNAL);
+    CHECK(mw_cuda_rope_kv(D, &a, &b, D->workspace, 512, NULL, NULL) == MW_ERR_INTERNAL);
     a.kv_dtype = MW_F16;
-    CHECK(K->rope_kv(D, &a, &b, D->workspace, 509, NULL, NULL) == MW_ERR_INTERNAL);
+    CHECK(mw_cuda_rope_kv(D, &a, &b, D->workspace, 509, NULL, NULL) == MW_ERR_INTERNAL);
 }
 
 static void all(void) {
     for (int i = 0; i < (g_small ? 3 : 12); i++) rope_case(i % 2);
+    test_steps();
     test_shapes();
     test_random_batches();
     test_contexts();
