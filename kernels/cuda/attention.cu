@@ -68,8 +68,11 @@ static mw_status attend(mw_dev *d, const mw_attn *a, const mw_batch *b, const mw
     p.out = out;
     p.ld_out = ld_out;
     MW_TRY(st, mw_cuda_attn_decode(d, &p, r, b->max_rows, b->max_ctx, b->n_seqs));
-    if (b->max_rows > 1 && (int64_t)b->max_rows * p.group > MW_DECODE_COLS)
-        MW_TRY(st, mw_cuda_attn_prefill(d, &p, b->max_rows, b->n_seqs));
+    if (b->max_rows > 1 && (int64_t)b->max_rows * p.group > MW_DECODE_COLS) {
+        bool taken;
+        MW_TRY(st, mw_cuda_attn_hopper(d, &p, b->max_rows, b->n_seqs, &taken));
+        if (!taken) MW_TRY(st, mw_cuda_attn_prefill(d, &p, b->max_rows, b->n_seqs));
+    }
 fail:
     return st;
 }

@@ -27,6 +27,7 @@
  * to each other (sm_90), or blocks a part each meet through the workspace. Groups meet through the workspace, in the
  * last block to finish. */
 #include "kernels/cuda/attention_decode.cuh"
+#include "kernels/cuda/tensor_map.h"
 
 static __device__ __forceinline__ float group_max(float x) { /* over g: lanes with the same t */
     x = fmaxf(x, __shfl_xor_sync(~0u, x, 4));
@@ -120,7 +121,8 @@ struct places {
     float *maxima, *sums, *o; /* of every warp, its columns' */
     uint16_t *q;              /* [COLS][Q_LINE], in the cache's type */
     uint16_t *k, *v;          /* of position `fresh` */
-    char *mail, *rings;
+    char *mail;
+    uint32_t rings;
 };
 
 #define LINE(hdp) ((hdp) + 4) /* floats of a column of O: padded against bank conflicts */
@@ -143,7 +145,7 @@ template <int HDP> static __device__ __forceinline__ places places_of(const deco
     s.o = (float *)(s.v + HDP);
     s.q = (uint16_t *)s.o;
     s.mail = smem + fixed_bytes(HDP, p.cols);
-    s.rings = s.mail + (p.cluster > 1 ? mail_bytes(p.cols, HDP) : 0);
+    s.rings = mw_smem(s.mail + (p.cluster > 1 ? mail_bytes(p.cols, HDP) : 0)) + 1023 & ~1023u;
     return s;
 }
 
@@ -191,7 +193,7 @@ static __device__ __forceinline__ void load_q(uint4 q[HDP / 32], const decode_pa
     const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
 #pragma unroll
     for (int c = 0; c < HDP / 32; c++) {
-        int d = c * 32 + t * 8;
+        int d = k_piece(c, t) * 8;
         q[c] = g < w.cols && d < hd ? *(const uint4 *)(s.q + g * Q_LINE(HDP) + d) : make_uint4(0, 0, 0, 0);
     }
 }
@@ -204,7 +206,7 @@ static __device__ __forceinline__ void put_fresh_k(uint4 k[HDP / 32][2], const u
     for (int c = 0; c < HDP / 32; c++)
 #pragma unroll
         for (int i = 0; i < 2; i++)
-            if (g + 8 * i == token && c * 32 + t * 8 < hd) k[c][i] = *(const uint4 *)(fresh + c * 32 + t * 8);
+            if (g + 8 * i == token && k_piece(c, t) * 8 < hd) k[c][i] = *(const uint4 *)(fresh + k_piece(c, t) * 8);
 }
 
 template <int HDP>
@@ -214,8 +216,7 @@ static __device__ __forceinline__ void put_fresh_v(uint4 v[HDP / 64][4], const u
     for (int c = 0; c < HDP / 64; c++)
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            if (2 * t + (i & 1) + 8 * (i >> 1) == token && c * 64 + g * 8 < hd)
-                v[c][i] = *(const uint4 *)(fresh + c * 64 + g * 8);
+            if (v_token(i, t) == token && v_piece(c, g) * 8 < hd) v[c][i] = *(const uint4 *)(fresh + v_piece(c, g) * 8);
 }
 
 /* ---- the walk ---------------------------------------------------------------------------------------------------- */
@@ -237,7 +238,7 @@ template <typename KV, int HDP> static __device__ __forceinline__ void begin_sta
 /* Calls done(state) after each part. The first `depth` tiles have been sent for. */
 template <typename KV, int HDP, typename F>
 static __device__ __forceinline__ void walk(tile_feed<HDP> &feed, const places &s, F done) {
-    const mw_attn_args &a = feed.a;
+    const mw_attn_args &a = feed.p.a;
     const decode_part &w = feed.w;
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, per_part = w.tokens / (16 * WARPS);
     uint4 q[HDP / 32];
@@ -256,15 +257,15 @@ static __device__ __forceinline__ void walk(tile_feed<HDP> &feed, const places &
             const int fresh = w.fresh - p; /* below 16: in this tile */
             uint4 k[HDP / 32][2], v[HDP / 64][4];
             float x[4];
-            copies_wait(feed.depth - 1);
-            feed.fetch_k(k, i);
+            feed.wait();
+            feed.fetch_k(k);
             if (fresh < 16) put_fresh_k<HDP>(k, s.k, a.head_dim, fresh);
             scores<KV, HDP>(x, k, q);
-            feed.fetch_v(v, i);
+            feed.fetch_v(v, min(w.end, w.fresh) - p);
             if (fresh < 16) put_fresh_v<HDP>(v, s.v, a.head_dim, fresh);
             weigh<KV, HDP>(st, x, a, p + g, limit);
             add_values<KV, HDP>(st, x, v);
-            feed.send(i + feed.depth); /* to where tile i was: it has been multiplied */
+            feed.next();
         }
         st.l[0] = group_sum(st.l[0]);
         st.l[1] = group_sum(st.l[1]);
@@ -331,6 +332,7 @@ static __global__ void __launch_bounds__(THREADS, HDP == 256 ? 2 : BLOCKS)
     constexpr int MINE = quad_of<HDP>::MINE;
     const int kvh = blockIdx.y / p.tiles, hd = p.a.head_dim;
     const bool rotate = p.rope.table != nullptr;
+    __shared__ uint64_t bars[WARPS * MAX_DEPTH]; /* a tile has come */
     const places s = places_of<HDP>(p, (char *)smem4);
     decode_part w;
     if (!rotate) mw_pdl_wait(); /* the kernel in front stored K and V */
@@ -343,15 +345,13 @@ static __global__ void __launch_bounds__(THREADS, HDP == 256 ? 2 : BLOCKS)
     const int rank = blockIdx.x % p.cluster, live = min(w.parts - (int)blockIdx.x + rank, p.cluster);
     const int quads = w.cols * hd / 4, slice = (quads + live - 1) / live;
     const int mine = max(0, min(slice, quads - rank * slice)); /* quads that this block puts together */
-    const mw_mailbox box = {shared_address(&mail_barrier), shared_address(s.mail),
-                            shared_address(s.mail) + live * slice * 16, slice};
+    const mw_mailbox box = {mw_smem(&mail_barrier), mw_smem(s.mail), mw_smem(s.mail) + live * slice * 16, slice};
     if (p.cluster > 1) {
         if (threadIdx.x == 0) mw_mail_open(box, live * mine);
         mw_cluster_arrive();
     }
 #endif
-    tile_feed<HDP> feed(p, w, kvh, s.rings);
-    for (int i = 0; i < feed.depth; i++) feed.send(i);
+    tile_feed<HDP> feed(p, w, kvh, s.rings, mw_smem(bars));
     mw_angles angles = {};
     if (rotate) {
         angles = mw_load_angles(p.rope.table, w.pos0, hd, threadIdx.x % MW_ROPE_LANES);
@@ -422,8 +422,8 @@ static __global__ void __launch_bounds__(THREADS, HDP == 256 ? 2 : BLOCKS)
 /* ---- launching --------------------------------------------------------------------------------------------------- */
 
 template <int HDP> static int smem_bytes(const decode_args &p) {
-    return fixed_bytes(HDP, p.cols) + (p.cluster > 1 ? mail_bytes(p.cols, HDP) : 0) +
-           WARPS * p.depth * PIECES(HDP) * 512;
+    return fixed_bytes(HDP, p.cols) + (p.cluster > 1 ? mail_bytes(p.cols, HDP) : 0) + 1024 + /* alignment */
+           WARPS * p.depth * 64 * HDP;
 }
 
 template <typename KV, int HDP> static cudaError_t launch_one(mw_dev *d, const decode_args &p, dim3 grid) {
@@ -470,9 +470,22 @@ static int choose_depth(const mw_dev *d, const decode_args &p, int hdp, int max_
               most = hdp == 256 ? 2 : BLOCKS;
     const int64_t share = (blocks + d->n_sm - 1) / d->n_sm;
     const int room = ((int)d->smem_max + RESERVED) / (int)(share < most ? share : most) - RESERVED - fixed;
-    int depth = room / (WARPS * PIECES(hdp) * 512);
+    int depth = room / (WARPS * 64 * hdp);
     depth = depth < tiles ? depth : tiles;
     return depth < 1 ? 1 : depth > MAX_DEPTH ? MAX_DEPTH : depth;
+}
+
+/* A cache as [64 columns][position][64], or [position][head_dim] where head_dim is no multiple of 64. How long it is,
+ * nobody knows here: rows come from the block table. */
+static mw_status make_maps(decode_args *p) {
+    const mw_attn_args *a = &p->a;
+    const cuuint64_t hd = (cuuint64_t)a->head_dim, width = p->swizzle ? 64 : hd;
+    const cuuint64_t dims[3] = {width, 1u << 31, hd / width}, strides[2] = {hd * 2, 128};
+    const cuuint32_t box[3] = {(cuuint32_t)width, 16, (cuuint32_t)(hd / width)};
+    const CUtensorMapDataType type = CU_TENSOR_MAP_DATA_TYPE_UINT16;
+    mw_status st = mw_cuda_tensor_map(&p->k_map, "K cache", type, 3, a->k_cache, dims, strides, box, p->swizzle);
+    return st == MW_OK ? mw_cuda_tensor_map(&p->v_map, "V cache", type, 3, a->v_cache, dims, strides, box, p->swizzle)
+                       : st;
 }
 
 mw_status mw_cuda_attn_decode(mw_dev *d, const mw_attn_args *a, const mw_rope_args *r, int max_rows, int max_ctx,
@@ -498,6 +511,11 @@ mw_status mw_cuda_attn_decode(mw_dev *d, const mw_attn_args *a, const mw_rope_ar
         x = (x + p.cluster - 1) / p.cluster * p.cluster;
     }
     const int hdp = a->head_dim <= 64 ? 64 : a->head_dim <= 128 ? 128 : 256;
+    p.swizzle = a->head_dim % 64 == 0;
+    if (d->sm >= 90) {
+        mw_status made = make_maps(&p);
+        if (made != MW_OK) return made;
+    }
     p.depth = choose_depth(d, p, hdp, max_ctx, (int64_t)n_seqs * x * y);
     /* As many sequences a launch as the workspace and the counters have room for: the parts, and the bits, are the
      * same whatever that number is. */

@@ -3,6 +3,7 @@
 #ifndef MW_KERNELS_CUDA_ATTENTION_DECODE_CUH
 #define MW_KERNELS_CUDA_ATTENTION_DECODE_CUH
 #include "kernels/cuda/attention_states.cuh"
+#include "kernels/cuda/w4_pipe.cuh"
 
 #define WARPS       4
 #define THREADS     (32 * WARPS)
@@ -25,9 +26,11 @@ struct decode_args {
     int per_block; /* parts that a block does one after another: 1, or GROUP with cluster 1 */
     int cols;      /* at most, of a tile: sizes states */
     int depth;     /* tiles of a warp in shared memory or on their way there */
+    bool swizzle;  /* of tiles in shared memory: head_dim is a multiple of 64 */
     int first_seq;
-    float *states;      /* [z][y][x / cluster] states */
-    uint32_t *counters; /* [z][y] */
+    float *states;            /* [z][y][x / cluster] states */
+    uint32_t *counters;       /* [z][y] */
+    CUtensorMap k_map, v_map; /* sm_90 */
 };
 
 /* Tokens of a part: GROUP parts, until those get long. */
@@ -71,116 +74,166 @@ static __device__ bool find_part(const decode_args &p, int seq, decode_part &w) 
 
 /* ---- tiles ------------------------------------------------------------------------------------------------------- */
 
-#define PIECES(hdp) ((hdp) / 8) /* of 16 bytes that a lane has of a tile: K first, then V */
-
-/* Lane (g, t) has pieces 2c + i, i < 2: K's elements 32c + 8t .. of position g + 8i; and HDP/16 + 4c + i, i < 4: V's
- * elements 64c + 8g .. of position 2t + i%2 + 8(i/2). f(number, in K, element offset in the tile, position in the tile,
- * whether inside head_dim) for every piece. */
-template <int HDP, typename F> static __device__ __forceinline__ void each_piece(int hd, F f) {
-    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-#pragma unroll
-    for (int c = 0; c < HDP / 32; c++)
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            int d = c * 32 + t * 8, token = g + 8 * i;
-            f(c * 2 + i, true, token * hd + d, token, d < hd);
-        }
-#pragma unroll
-    for (int c = 0; c < HDP / 64; c++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int d = c * 64 + g * 8, token = 2 * t + (i & 1) + 8 * (i >> 1);
-            f(HDP / 16 + c * 4 + i, false, token * hd + d, token, d < hd);
-        }
+/* In shared memory a tile is K, then V: 16 positions of head_dim, as the cache has them. What a lane multiplies with
+ * are pieces of eight elements, by number in their position: */
+static __device__ __forceinline__ int k_piece(int c, int t) { /* of positions g and g + 8 */
+    return c / 2 * 8 + 2 * t + c % 2;
+}
+static __device__ __forceinline__ int v_piece(int c, int g) { /* of positions 2t, 2t + 1, 2t + 8, 2t + 9 */
+    return c * 8 + g;
+}
+static __device__ __forceinline__ int v_token(int i, int t) {
+    return 2 * t + (i & 1) + 8 * (i >> 1);
 }
 
-static __device__ __forceinline__ uint32_t shared_address(const void *p) {
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
-
-/* 16 bytes; zeros where not `there`. */
-static __device__ __forceinline__ void copy16(uint32_t to, const void *from, bool there) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(there ? 16 : 0) : "memory");
-}
-
-static __device__ __forceinline__ void copies_commit() {
-    asm volatile("cp.async.commit_group;" ::: "memory");
-}
-
-/* All but the youngest n groups of this thread's copies have landed. */
-static __device__ __forceinline__ void copies_wait(int n) {
-    if (n == 0)
-        asm volatile("cp.async.wait_group 0;" ::: "memory");
-    else if (n == 1)
-        asm volatile("cp.async.wait_group 1;" ::: "memory");
-    else if (n == 2)
-        asm volatile("cp.async.wait_group 2;" ::: "memory");
-    else
-        asm volatile("cp.async.wait_group 3;" ::: "memory");
+static __device__ __forceinline__ uint4 shared_piece(uint32_t at) {
+    uint4 u;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(u.x), "=r"(u.y), "=r"(u.z), "=r"(u.w)
+                 : "r"(at)
+                 : "memory");
+    return u;
 }
 
 /* The tiles of this warp in order: numbers 0 .. n-1 at positions begin + 16 (warp + WARPS i); there may be none. Tile i
- * is copied to place i % depth of the warp's. */
+ * is copied to place i % depth of the warp's. Where head_dim is a multiple of 64, a tile's K, or V, is [64 columns]
+ * [position][64], and the eight pieces of a row are exchanged by the position's number: so the eight lanes of a phase
+ * find theirs in different banks. */
 template <int HDP> struct tile_feed {
-    const mw_attn_args &a;
+    const decode_args &p;
     const decode_part &w;
-    int kvh, n, depth;
-    uint32_t ring; /* this lane's pieces are 512 bytes apart */
-    int blocks;    /* of one of 32 tiles a lane, renewed with the first of them: tiles are asked for in order */
+    int kvh, n;
+    int sent, to, seen, parity; /* tiles sent for; places of the next to be sent for, to be seen; its phase */
+    uint32_t ring, bars;
+    int blocks; /* of one of 32 tiles a lane, renewed with the first of them: tiles are asked for in order */
 
-    __device__ __forceinline__ tile_feed(const decode_args &p, const decode_part &w_, int kvh_, void *rings)
-        : a(p.a), w(w_), kvh(kvh_), depth(p.depth), blocks(0) {
-        const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    static constexpr int HALF_BYTES = 16 * HDP * 2, BYTES = 2 * HALF_BYTES; /* K or V; both */
+
+    __device__ __forceinline__ tile_feed(const decode_args &p_, const decode_part &w_, int kvh_, uint32_t rings,
+                                         uint32_t bars_)
+        : p(p_), w(w_), kvh(kvh_), sent(0), to(0), seen(0), parity(0), blocks(0) {
+        const int warp = threadIdx.x / 32;
         n = (w.end - w.begin - 16 * warp + 16 * WARPS - 1) / (16 * WARPS);
-        ring = shared_address(rings) + (uint32_t)(warp * depth * PIECES(HDP) * 32 + lane) * 16;
+        ring = rings + (uint32_t)(warp * p.depth * BYTES);
+        bars = bars_ + (uint32_t)(warp * MAX_DEPTH * 8);
+        open();
+        for (int i = 0; i < p.depth; i++) send();
     }
 
     __device__ __forceinline__ int position(int i) const {
         return w.begin + 16 * ((int)(threadIdx.x / 32) + WARPS * i);
     }
 
-    __device__ __forceinline__ uint32_t place(int i) const { return ring + (uint32_t)(i % depth * PIECES(HDP) * 512); }
-
-    __device__ __forceinline__ int64_t offset(int i) {
-        if (i % 32 == 0) {
-            int mine = position(i + threadIdx.x % 32);
-            blocks = mine < w.end ? w.table[mine >> a.block_shift] : 0;
+    /* Row of the next tile to be sent for among all rows of a cache. */
+    __device__ __forceinline__ int row() {
+        const int shift = p.a.block_shift, pos = position(sent);
+        if (sent % 32 == 0) {
+            int mine = position(sent + threadIdx.x % 32);
+            blocks = mine < w.end ? w.table[mine >> shift] : 0;
         }
-        return mw_kv_offset(a, __shfl_sync(~0u, blocks, i % 32), kvh, position(i));
+        const int block = __shfl_sync(~0u, blocks, sent % 32);
+        return ((block * p.a.n_kv + kvh) << shift) + (pos & ((1 << shift) - 1));
     }
 
-    /* Every call is a group of copies, be it empty. V past the end of the context, or not cached yet, counts as zeros:
-     * its weight may be 0, but 0 * NaN is not. Such scores are masked or replaced. */
-    __device__ __forceinline__ void send(int i) {
-        if (i < n) {
-            const int64_t at = offset(i);
-            const uint16_t *k = (const uint16_t *)a.k_cache + at, *v = (const uint16_t *)a.v_cache + at;
-            const int left = min(w.end, w.fresh) - position(i);
-            const uint32_t to = place(i);
-            each_piece<HDP>(a.head_dim, [&](int m, bool in_k, int e, int token, bool in_head) {
-                bool there = in_head && (in_k || token < left);
-                copy16(to + m * 512, there ? (in_k ? k : v) + e : k, there);
-            });
+    /* The next tile, if there is one, to where the one `depth` before it was. */
+    __device__ __forceinline__ void send() {
+        if (sent < n) {
+            const int at = row();
+            copy(ring + (uint32_t)(to * BYTES), bars + (uint32_t)(to * 8), at);
         }
-        copies_commit();
+        end_copy();
+        sent++;
+        to = to + 1 == p.depth ? 0 : to + 1;
     }
 
-    __device__ __forceinline__ static void fetch(uint4 &u, uint32_t from) {
-        asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(u.x), "=r"(u.y), "=r"(u.z), "=r"(u.w)
-                     : "r"(from)
-                     : "memory");
+    __device__ __forceinline__ uint32_t piece_address(uint32_t at, int token, int piece) const {
+        if (p.swizzle) return at + piece / 8 * 2048 + token * 128 + ((piece ^ token) & 7) * 16;
+        return at + (token * p.a.head_dim + piece * 8) * 2;
     }
 
-    __device__ __forceinline__ void fetch_k(uint4 k[HDP / 32][2], int i) const {
+    __device__ __forceinline__ void fetch_k(uint4 k[HDP / 32][2]) const {
+        const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+        const uint32_t at = ring + (uint32_t)(seen * BYTES);
 #pragma unroll
-        for (int m = 0; m < HDP / 16; m++) fetch(k[m / 2][m % 2], place(i) + m * 512);
+        for (int c = 0; c < HDP / 32; c++)
+#pragma unroll
+            for (int i = 0; i < 2; i++)
+                k[c][i] = k_piece(c, t) * 8 < p.a.head_dim ? shared_piece(piece_address(at, g + 8 * i, k_piece(c, t)))
+                                                           : make_uint4(0, 0, 0, 0);
     }
 
-    __device__ __forceinline__ void fetch_v(uint4 v[HDP / 64][4], int i) const {
+    /* Positions from `left` on count as zeros: their weight may be 0, but 0 * NaN is not. */
+    __device__ __forceinline__ void fetch_v(uint4 v[HDP / 64][4], int left) const {
+        const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+        const uint32_t at = ring + (uint32_t)(seen * BYTES + HALF_BYTES);
 #pragma unroll
-        for (int m = 0; m < HDP / 16; m++) fetch(v[m / 4][m % 4], place(i) + (HDP / 16 + m) * 512);
+        for (int c = 0; c < HDP / 64; c++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                v[c][i] = v_piece(c, g) * 8 < p.a.head_dim
+                              ? shared_piece(piece_address(at, v_token(i, t), v_piece(c, g)))
+                              : make_uint4(0, 0, 0, 0);
+        if (left >= 16) return;
+#pragma unroll
+        for (int c = 0; c < HDP / 64; c++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                if (v_token(i, t) >= left) v[c][i] = make_uint4(0, 0, 0, 0);
     }
+
+    /* All lanes have read the tile: to the next one. */
+    __device__ __forceinline__ void next() {
+        __syncwarp();
+        send();
+        if (++seen == p.depth) seen = 0, parity ^= 1;
+    }
+
+#if __CUDA_ARCH__ >= 900
+    __device__ __forceinline__ void open() const {
+        if (threadIdx.x % 32 == 0) {
+            for (int i = 0; i < p.depth; i++) mw_bar_init(bars + i * 8, 1);
+            mw_bar_publish();
+        }
+        __syncwarp();
+    }
+
+    __device__ __forceinline__ void copy(uint32_t at, uint32_t bar, int row) const {
+        if (threadIdx.x % 32 != 0) return;
+        const uint64_t policy = mw_policy_evict_first(); /* nothing is read twice */
+        mw_bar_expect(bar, (uint32_t)(2 * 16 * p.a.head_dim * 2));
+        mw_bulk3(at, &p.k_map, 0, row, 0, bar, policy);
+        mw_bulk3(at + HALF_BYTES, &p.v_map, 0, row, 0, bar, policy);
+    }
+
+    __device__ __forceinline__ void end_copy() const {}
+
+    __device__ __forceinline__ void wait() const {
+        mw_bar_wait(bars + seen * 8, (uint32_t)parity);
+    }
+#else
+    __device__ __forceinline__ void open() const {}
+
+    __device__ __forceinline__ void copy(uint32_t at, uint32_t, int row) const {
+        const int hd = p.a.head_dim, pieces = hd / 8;
+        const uint16_t *k = (const uint16_t *)p.a.k_cache + (int64_t)row * hd;
+        const uint16_t *v = (const uint16_t *)p.a.v_cache + (int64_t)row * hd;
+        for (int i = threadIdx.x % 32; i < 16 * pieces; i += 32) {
+            const uint32_t to_k = piece_address(at, i / pieces, i % pieces);
+            mw_cp16(to_k, k + i * 8, true);
+            mw_cp16(to_k + HALF_BYTES, v + i * 8, true);
+        }
+    }
+
+    /* Groups of copies: one a tile, also of those that are not there. */
+    __device__ __forceinline__ void end_copy() const {
+        mw_cp_commit();
+    }
+
+    __device__ __forceinline__ void wait() const {
+        mw_cp_wait(p.depth - 1);
+        __syncwarp();
+    }
+#endif
 };
 
 #endif

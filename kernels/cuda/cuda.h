@@ -87,6 +87,8 @@ mw_status mw_cuda_rope_rows(mw_dev *d, const mw_attn_args *p, const mw_rope_args
 mw_status mw_cuda_attn_decode(mw_dev *d, const mw_attn_args *p, const mw_rope_args *r, int max_rows, int max_ctx,
                               int n_seqs);
 mw_status mw_cuda_attn_prefill(mw_dev *d, const mw_attn_args *p, int max_rows, int n_seqs);
+/* Prefill for sm_90a; *taken says whether this chip, build and shape have it. */
+mw_status mw_cuda_attn_hopper(mw_dev *d, const mw_attn_args *p, int max_rows, int n_seqs, bool *taken);
 
 /* token[i] = index of the largest of logits[i, 0 .. vocab), the lowest one of equals; -1 when it is not finite or the
  * row holds a NaN. The value goes to best[i] unless best is NULL (NaN for a NaN). logits: f32 device memory, row stride

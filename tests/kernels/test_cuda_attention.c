@@ -120,7 +120,7 @@ static void make_rows(batch_case *c) {
     a->k_off = a->q_off + (int64_t)a->n_q * a->head_dim + 8 * ref_int(0, 1);
     a->v_off = a->k_off + (int64_t)a->n_kv * a->head_dim + 8 * ref_int(0, 1);
     c->ld = a->v_off + (int64_t)a->n_kv * a->head_dim + 8 * ref_int(0, 2);
-    c->ldo = (int64_t)a->n_q * a->head_dim + 2 * ref_int(0, 5);
+    c->ldo = (int64_t)a->n_q * a->head_dim + (ref_chance(0.7) ? 8 * ref_int(0, 2) : 2 * ref_int(0, 5));
     c->qkv = host_random(D->act, b->n_tokens, c->ld, 1.5);
     for (int64_t i = 0; i < b->n_tokens * c->ld; i++) { /* attention reads q alone */
         int64_t j = i % c->ld - a->q_off;
@@ -322,8 +322,9 @@ static void test_contexts(void) {
     }
     static const struct {
         int ctx, rows, hd, group, window;
-    } longs[] = {{3000, 1, 128, 4, 0},  {8191, 1, 64, 8, 0},    {32768, 1, 128, 4, 0},    {32768, 1, 128, 4, 4096},
-                 {32700, 5, 128, 5, 0}, {32768, 90, 128, 4, 0}, {8192, 200, 80, 1, 1000}, {5000, 1, 256, 2, 0}};
+    } longs[] = {{3000, 1, 128, 4, 0},    {8191, 1, 64, 8, 0},     {32768, 1, 128, 4, 0},    {32768, 1, 128, 4, 4096},
+                 {32700, 5, 128, 5, 0},   {32768, 90, 128, 4, 0},  {8192, 200, 80, 1, 1000}, {5000, 1, 256, 2, 0},
+                 {3000, 1500, 128, 4, 0}, {2500, 900, 64, 8, 700}, {1500, 600, 256, 2, 0}};
     for (size_t i = 0; i < sizeof longs / sizeof *longs && !g_small; i++) {
         a.head_dim = longs[i].hd;
         a.n_q = longs[i].group;
