@@ -201,8 +201,8 @@ typedef struct mw_kernels {
     mw_status (*take_rows)(mw_dev *d, void *dst, const void *src, int64_t n, int64_t h, const int32_t *row);
 
     /* q and k of every row: optional RMSNorm over head_dim, RoPE at pos; k and v go to their slots of the cache. Then
-     * out[i, h*head_dim ..] = causal attention of q head h of row i over its sequence's cached K and V. The q columns of
-     * qkv hold anything afterwards. */
+     * out[i, h*head_dim ..] = causal attention of q head h of row i over its sequence's cached K and V. The q columns
+     * of qkv hold anything afterwards. */
     mw_status (*attention)(mw_dev *d, const mw_attn *a, const mw_batch *b, void *qkv, int64_t ld, void *k_cache,
                            void *v_cache, void *out, int64_t ld_out);
 

@@ -347,7 +347,7 @@ static __global__ void __launch_bounds__(THREADS, HDP == 256 ? 2 : BLOCKS)
     const int mine = max(0, min(slice, quads - rank * slice)); /* quads that this block puts together */
     const mw_mailbox box = {mw_smem(&mail_barrier), mw_smem(s.mail), mw_smem(s.mail) + live * slice * 16, slice};
     if (p.cluster > 1) {
-        if (threadIdx.x == 0) mw_mail_open(box, live * mine);
+        if (threadIdx.x == 0) mw_mail_open(box);
         mw_cluster_arrive();
     }
 #endif
@@ -379,6 +379,7 @@ static __global__ void __launch_bounds__(THREADS, HDP == 256 ? 2 : BLOCKS)
     float *states = p.states + unit * (gridDim.x / p.cluster) * size;
     if (p.cluster > 1 && !whole) {
 #if __CUDA_ARCH__ >= 900
+        if (threadIdx.x == 0) mw_mail_expect(box, live * mine);
         mw_cluster_wait();
 #pragma unroll
         for (int k = 0; k < MINE; k++) {

@@ -3,7 +3,6 @@
 #ifndef MW_KERNELS_CUDA_ATTENTION_DECODE_CUH
 #define MW_KERNELS_CUDA_ATTENTION_DECODE_CUH
 #include "kernels/cuda/attention_states.cuh"
-#include "kernels/cuda/w4_pipe.cuh"
 
 #define WARPS       4
 #define THREADS     (32 * WARPS)

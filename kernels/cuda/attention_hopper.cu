@@ -15,9 +15,9 @@
  *
  * A tile holds whole rows of q: 128 / group of them, rounded down, all q heads of a group. */
 #include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/attention_wgmma.cuh"
 #include "kernels/cuda/tensor_map.h"
 #include "kernels/cuda/w4_pipe.cuh"
-#include "kernels/cuda/wgmma.cuh"
 
 #define WG       128 /* threads of a warpgroup */
 #define THREADS  (3 * WG)
@@ -231,7 +231,7 @@ static __device__ __forceinline__ void bring(const hopper_args &p, hopper_bars b
 
 template <typename T, int HD> struct hopper_state {
     static constexpr int BN = shape<HD>::BN;
-    float o[HD / 2], s[BN / 2]; /* of rows g and g + 8 of the warp: see wgmma.cuh */
+    float o[HD / 2], s[BN / 2]; /* of rows g and g + 8 of the warp: see attention_wgmma.cuh */
     uint32_t w[BN / 4];         /* weights, as operand a */
     float m[2], l[2];           /* l: this lane's columns only */
     int top[2];                 /* the rows' positions; -1: no such row */
@@ -399,6 +399,7 @@ static __device__ __forceinline__ void compute(const hopper_args &p, hopper_bars
                 mw_wgmma_wait<0>();
             }
             mw_pin(st.s);
+            __syncwarp();
             if (lane == 0) {
                 mw_bar_arrive(bars.empty(0, stage));
                 if (from + BN >= w.end) mw_bar_arrive(bars.q_empty());
@@ -407,6 +408,7 @@ static __device__ __forceinline__ void compute(const hopper_args &p, hopper_bars
             if (!first) {
                 mw_wgmma_wait<0>();
                 mw_pin(st.o);
+                __syncwarp();
                 if (lane == 0) mw_bar_arrive(bars.empty(1, last));
                 scale_o(st, alpha);
             }
@@ -419,6 +421,7 @@ static __device__ __forceinline__ void compute(const hopper_args &p, hopper_bars
         begin_values<T, HD>(st, v + last * shape<HD>::TILE_BYTES);
         mw_wgmma_wait<0>();
         mw_pin(st.o);
+        __syncwarp();
         if (lane == 0) mw_bar_arrive(bars.empty(1, last));
         write_rows(st, a, w, flat0);
     }

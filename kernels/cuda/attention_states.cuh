@@ -5,6 +5,7 @@
 #ifndef MW_KERNELS_CUDA_ATTENTION_STATES_CUH
 #define MW_KERNELS_CUDA_ATTENTION_STATES_CUH
 #include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/w4_pipe.cuh"
 
 struct mw_quad {
     float4 o;
@@ -97,13 +98,15 @@ static __device__ __forceinline__ uint32_t mw_remote(uint32_t at, int block) {
     return to;
 }
 
-/* One thread, before mw_cluster_arrive: this block expects `quads` quads. */
-static __device__ __forceinline__ void mw_mail_open(const mw_mailbox &box, int quads) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\n"
-                 "fence.mbarrier_init.release.cluster;\n"
-                 "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(box.barrier),
-                 "r"(quads * MW_MAIL_BYTES)
-                 : "memory");
+/* One thread, before mw_cluster_arrive. */
+static __device__ __forceinline__ void mw_mail_open(const mw_mailbox &box) {
+    mw_bar_init(box.barrier, 1);
+    mw_bar_publish();
+}
+
+/* The same thread, later, be it after the first pushes: this block waits for `quads` quads. */
+static __device__ __forceinline__ void mw_mail_expect(const mw_mailbox &box, int quads) {
+    mw_bar_expect(box.barrier, (uint32_t)(quads * MW_MAIL_BYTES));
 }
 
 static __device__ __forceinline__ void mw_cluster_arrive() {

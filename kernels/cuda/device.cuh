@@ -2,10 +2,11 @@
  *
  * Dependent launch (sm_90): a kernel may start while its predecessor on the stream still runs. Every kernel of this
  * folder therefore calls mw_pdl_wait() in every thread before it reads or writes memory that an earlier kernel wrote or
- * reads; before it only weights, scales and kernel arguments may be touched. mw_pdl_trigger() lets the
- * successor start before this kernel ends. Only the GEMM calls it, whose successor may read weights meanwhile: with a
- * trigger at the start of every kernel whole chains of waiting kernels sat on the multiprocessors, and a decode step
- * took 11 % longer (docs/PERF.md). On older chips both are nothing, and launches are ordinary ones. */
+ * reads; before it only weights, scales, kernel arguments and what was complete before the step began may be touched:
+ * the arrays of the batch, K and V of earlier steps. mw_pdl_trigger() lets the successor start before this kernel ends.
+ * Only the GEMM calls it, whose successor may read weights meanwhile, and decode attention, once it has waited itself:
+ * with a trigger at the start of every kernel whole chains of waiting kernels sat on the multiprocessors, and a decode
+ * step took 11 % longer (docs/PERF.md). On older chips both are nothing, and launches are ordinary ones. */
 #ifndef MW_KERNELS_CUDA_DEVICE_CUH
 #define MW_KERNELS_CUDA_DEVICE_CUH
 #include <cuda_bf16.h>

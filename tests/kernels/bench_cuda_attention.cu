@@ -1,10 +1,11 @@
 /* tests/kernels/bench_cuda_attention.cu - times of attention and the row operations on one GPU.
  *
- *   bench_cuda_attention [bf16|f16] [decode | number of a case]
+ *   bench_cuda_attention [bf16|f16] [decode | number of a case] [in-order]
  *
  * Method: a CUDA graph of a chain of launches, launch i on copy i mod n of the cache with more than 256 MB touched in a
  * round (cold in L2), activations warm; the median of nine replays divided by the chain's length. 32 q heads, 8 KV
- * heads, head_dim 128, blocks of 16 in random order. TB/s count K and V once; TF/s count the causal half. */
+ * heads, head_dim 128, blocks of 16 in random order, or one after the other. TB/s count K and V once; TF/s count the
+ * causal half. */
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -22,6 +23,7 @@
 
 static const mw_kernels *K;
 static mw_dev *D;
+static bool g_in_order;
 
 #define OK(expr)                                                                                                       \
     do {                                                                                                               \
@@ -102,7 +104,8 @@ static void bench_attention(bench_case c) {
     for (int s = 0; s <= c.seqs; s++) start.push_back(s * c.rows);
     for (int s = 0; s < c.seqs; s++) ctx.push_back(c.ctx);
     for (int i = 0; i < c.seqs * blocks; i++) table.push_back(i);
-    for (int i = (int)table.size() - 1; i > 0; i--) std::swap(table[(size_t)i], table[(size_t)(rand() % (i + 1))]);
+    for (int i = (int)table.size() - 1; i > 0 && !g_in_order; i--)
+        std::swap(table[(size_t)i], table[(size_t)(rand() % (i + 1))]);
     for (int s = 0; s < c.seqs; s++)
         for (int r = 0; r < c.rows; r++) {
             int p = c.ctx - c.rows + r;
@@ -174,16 +177,17 @@ static void bench_layer(int ctx) {
         l.w4.tiles = w, l.w4.scales = scales, l.w4.scale_dtype = D->act, l.w4.group = 128;
         OK(K->linear(D, &l, 1, in, h, out, n, false));
     };
-    double us[2];
-    for (int with = 0; with < 2; with++)
+    double us[3]; /* nothing in between, the smallest kernel there is, attention */
+    for (int with = 0; with < 3; with++)
         us[with] = time_chain(64, [&](int i) {
             size_t c = (size_t)(i % copies), at = c * copy * 2;
             project(WIDTH, wq + c * qkv_words, sq, x, qkv);
-            if (with) OK(K->attention(D, &a, &b, qkv, WIDTH, k + at, v + at, y, N_Q * HD));
+            if (with == 1) OK(K->take_rows(D, y, qkv, 1, 8, arrays[0]));
+            if (with == 2) OK(K->attention(D, &a, &b, qkv, WIDTH, k + at, v + at, y, N_Q * HD));
             project(h, wo + c * o_words, so, y, z);
         });
-    printf("layer   ctx %6d: qkv and o %.2f us, with attention %.2f: %.2f us added\n", ctx, us[0], us[1],
-           us[1] - us[0]);
+    printf("layer   ctx %6d: qkv and o %.2f us, with attention %.2f: %.2f us added (any kernel there: %.2f)\n", ctx,
+           us[0], us[2], us[2] - us[0], us[1] - us[0]);
     for (int32_t *p : arrays) K->free(D, p);
     for (void *p : {(void *)d_rope, (void *)k, (void *)v, (void *)wq, (void *)wo, (void *)sq, (void *)so, x, qkv, y, z})
         K->free(D, p);
@@ -250,6 +254,7 @@ int main(int argc, char **argv) {
     OK(K->open(&D, &opts));
     OK(K->info(D, &info));
     printf("%s, %s\n", info.name, mw_dtype_name(opts.act));
+    g_in_order = argc > 3 && strcmp(argv[3], "in-order") == 0;
     const bool decode_only = argc > 2 && strcmp(argv[2], "decode") == 0;
     const int only = argc > 2 && !decode_only ? atoi(argv[2]) : -1;
     for (int i = 0; i < (int)(sizeof cases / sizeof *cases); i++)

@@ -1,10 +1,11 @@
-/* kernels/cuda/wgmma.cuh - the matrix unit of sm_90a for a warpgroup: d[64][N] += a[64][16] b[16][N], asynchronously.
+/* kernels/cuda/attention_wgmma.cuh - the matrix products of attention_hopper.cu, those of a warpgroup of sm_90a:
+ * d[64][N] += a[64][16] b[16][N], asynchronously.
  *
  * d: lane 4g + t of warp w holds rows 16w + g and 16w + g + 8; d[4j], d[4j+1] are columns 8j + 2t, 8j + 2t + 1 of the
  * first, d[4j+2], d[4j+3] of the second row. a in registers: as mw_mma's. In shared memory operands are described by 64
  * bits (mw_operand), 128-byte swizzle: blocks of eight rows of 128 bytes, 1024-byte aligned. */
-#ifndef MW_KERNELS_CUDA_WGMMA_CUH
-#define MW_KERNELS_CUDA_WGMMA_CUH
+#ifndef MW_KERNELS_CUDA_ATTENTION_WGMMA_CUH
+#define MW_KERNELS_CUDA_ATTENTION_WGMMA_CUH
 #include <type_traits>
 
 #include "kernels/cuda/device.cuh"
