@@ -12,7 +12,7 @@
 #define MAX_PARTS   64
 #define FILL        2  /* parts a multiprocessor that a sequence alone is cut into, at most */
 #define GROUPED     18 /* tenths of blocks a multiprocessor, from which a block does a group of parts */
-#define BLOCKS      3  /* on a multiprocessor: what registers allow */
+#define BLOCKS      2  /* on a multiprocessor: measured, more of them have less room for copies each */
 #define MAX_DEPTH   4
 #define RESERVED    1088 /* bytes of shared memory that a block takes besides: the system's, and static variables */
 
