@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_WORK   16384 /* places looked at for one state */
-#define MAX_SPENT  ((size_t)1 << 20)
+#define MAX_WORK   16384             /* places looked at for one state */
+#define MAX_SPENT  ((size_t)1 << 18) /* a usual mask takes a few thousand */
 #define SEEN       (4 * MAX_WORK)
 #define MAX_STATES 200000
 #define MAX_PLACES ((size_t)8 << 20)

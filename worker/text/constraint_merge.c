@@ -6,7 +6,8 @@
 
 #include "worker/text/constraint_schema.h"
 
-#define MAX_PARTS 256 /* of one schema, through references and allOf */
+#define MAX_PARTS 256     /* of one schema, through references and allOf */
+#define MAX_PAIRS 4000000 /* of entries of two lists that are compared */
 
 typedef struct {
     mw_schema *c;
@@ -147,7 +148,9 @@ static mw_status check_closed(const merger *m, const json_t *closed, const json_
 static mw_status merge_keyword(merger *m, const char *key, json_t *value, bool *never) {
     json_t *mine = json_object_get(m->merged, key);
     if (!mine) return json_object_set(m->merged, key, value) == 0 ? MW_OK : no_memory();
-    if (json_equal(mine, value)) return MW_OK;
+    if (mine == value || json_equal(mine, value)) return MW_OK;
+    if (json_array_size(mine) * json_array_size(value) > MAX_PAIRS)
+        return MW_FAIL(MW_ERR_LIMIT, "%s: two long lists of '%s' hold together", m->it->path, key);
     json_t *v = merge_values(key, mine, value);
     if (!v) return MW_FAIL(MW_ERR_UNSUPPORTED, "%s: two different '%s' hold together", m->it->path, key);
     if (json_is_false(v) && (strcmp(key, "type") == 0 || strcmp(key, "const") == 0)) {
@@ -175,8 +178,9 @@ static mw_status add_list(merger *m, json_t *part, const char *key, bool choice)
 }
 
 static mw_status merge_part(merger *m, json_t *part, bool *never) {
-    mw_status st = MW_OK;
+    mw_status st = mw_schema_on_time(m->c);
     json_t *ref = json_object_get(part, "$ref"), *target;
+    if (st != MW_OK) return st;
     if (json_is_false(part)) *never = true;
     if (json_is_boolean(part)) return MW_OK;
     if (!json_is_object(part)) return MW_FAIL(MW_ERR_USAGE, "%s: allOf: expected schemas (objects)", m->it->path);

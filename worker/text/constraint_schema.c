@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "worker/text/constraint_chars.h"
 #include "worker/text/constraint_number.h"
@@ -97,6 +98,20 @@ mw_status mw_schema_count(const json_t *schema, const char *key, const char *pat
         return MW_FAIL(MW_ERR_USAGE, "%s: %s: expected a whole number from 0", path, key);
     *out = (int64_t)x;
     return MW_OK;
+}
+
+/* ---- time ---- */
+
+/* What this thread has computed: a busy machine does not make a schema too large. */
+static double thread_s(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+mw_status mw_schema_on_time(const mw_schema *c) {
+    if (thread_s() < c->late_s) return MW_OK;
+    return MW_FAIL(MW_ERR_LIMIT, "takes more than %.0f s to compile", MW_SCHEMA_SECONDS);
 }
 
 /* ---- the list of schemas ---- */
@@ -449,6 +464,7 @@ static mw_status compile(mw_schema *c, int32_t *root) {
         return MW_FAIL(MW_ERR_USAGE, "expected a schema (an object)");
     MW_TRY(st, mw_schema_rule(c, c->root, "#", "", -1, root));
     while (c->n_done < c->n && c->g->st == MW_OK) {
+        MW_TRY(st, mw_schema_on_time(c));
         mw_schema_item it = c->item[c->n_done++]; /* a copy: the list grows meanwhile */
         MW_TRY(st, emit(c, &it));
     }
@@ -474,6 +490,7 @@ mw_status mw_schema_compile(mw_nfa *g, const char *text, size_t n) {
     mw_schema c = {.g = g, .ws = -1, .any = -1, .object = -1, .array = -1};
     int32_t root = 0;
     mw_status st = MW_OK;
+    c.late_s = thread_s() + MW_SCHEMA_SECONDS;
     if (text) {
         MW_TRY(st, open_schema(&c, text, n));
         MW_TRY(st, compile(&c, &root));

@@ -13,6 +13,7 @@
 MW_BEGIN_DECLS
 
 #define MW_SCHEMA_MAX_BYTES ((size_t)1 << 20)
+#define MW_SCHEMA_SECONDS   1.0   /* of a thread, for compiling one document */
 #define MW_SCHEMA_MAX       16384 /* schemas in a document, those made by merging included */
 
 /* A schema and the rule that is to accept its values. */
@@ -31,6 +32,7 @@ typedef struct mw_schema {
     json_t *made;                   /* array: schemas that merging made, kept alive */
     json_t *numbers;                /* object: bounds to rule */
     int32_t ws, any, object, array; /* shared rules, -1: not there yet */
+    double late_s;                  /* on the thread's clock: when to give up */
 } mw_schema;
 
 /* text NULL: any JSON object. g is initialised and empty; it is finished on MW_OK. MW_ERR_USAGE: no schema, or one that
@@ -42,6 +44,8 @@ MW_MUST_CHECK mw_status mw_schema_compile(mw_nfa *g, const char *text, size_t n)
 /* The rule of a schema, which is filled sooner or later. */
 MW_MUST_CHECK mw_status mw_schema_rule(mw_schema *c, json_t *schema, const char *path, const char *key, int index,
                                        int32_t *rule);
+/* MW_ERR_LIMIT when compiling takes too long: small documents can ask for much merging. */
+MW_MUST_CHECK mw_status mw_schema_on_time(const mw_schema *c);
 /* The schema that "$ref" names. */
 MW_MUST_CHECK mw_status mw_schema_target(const mw_schema *c, const json_t *ref, const char *path, json_t **out);
 bool mw_schema_is_annotation(const char *key);

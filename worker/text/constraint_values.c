@@ -164,14 +164,9 @@ typedef struct {
     const mw_schema_item *it;
     property *p;
     size_t n, n_required;
-    json_t *rest; /* schema of further properties; NULL: none are made */
+    json_t *required; /* object: the names as keys */
+    json_t *rest;     /* schema of further properties; NULL: none are made */
 } object;
-
-static bool is_required(const json_t *list, const char *name) {
-    for (size_t i = 0; i < json_array_size(list); i++)
-        if (strcmp(json_string_value(json_array_get(list, i)), name) == 0) return true;
-    return false;
-}
 
 static mw_status check_object(const object *o) {
     const json_t *list = json_object_get(o->it->schema, "required"),
@@ -187,18 +182,19 @@ static mw_status check_object(const object *o) {
 /* "required" may name what "properties" does not: any further property. Names are taken once. */
 static mw_status list_properties(object *o) {
     json_t *all = json_object_get(o->it->schema, "properties"), *list = json_object_get(o->it->schema, "required");
+    json_t *rest = json_object_get(o->it->schema, "additionalProperties");
     mw_status st = MW_CALLOC(&o->p, json_object_size(all) + json_array_size(list), "properties");
     if (st != MW_OK) return st;
+    if (!(o->required = json_object())) return MW_FAIL(MW_ERR_NOMEM, "properties");
+    for (size_t i = 0; i < json_array_size(list); i++)
+        json_object_set_new(o->required, json_string_value(json_array_get(list, i)), json_true());
     for (void *at = json_object_iter(all); at; at = json_object_iter_next(all, at)) {
         const char *name = json_object_iter_key(at);
-        o->p[o->n++] = (property){name, json_object_iter_value(at), is_required(list, name)};
+        o->p[o->n++] = (property){name, json_object_iter_value(at), json_object_get(o->required, name) != NULL};
     }
-    json_t *rest = json_object_get(o->it->schema, "additionalProperties");
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const char *name = json_string_value(json_array_get(list, i));
-        bool known = json_object_get(all, name) != NULL;
-        for (size_t k = json_object_size(all); k < o->n && !known; k++) known = strcmp(o->p[k].name, name) == 0;
-        if (!known) o->p[o->n++] = (property){name, rest, true};
+    for (void *at = json_object_iter(o->required); at; at = json_object_iter_next(o->required, at)) {
+        const char *name = json_object_iter_key(at);
+        if (!json_object_get(all, name)) o->p[o->n++] = (property){name, rest, true};
     }
     for (size_t i = 0; i < o->n; i++) o->n_required += o->p[i].required;
     bool bare = !all && !list;
@@ -382,6 +378,7 @@ mw_status mw_schema_emit_object(mw_schema *c, const mw_schema_item *it, int32_t 
     MW_TRY(st, emit_properties(&o, from, to));
 fail:
     free(o.p);
+    json_decref(o.required);
     return st;
 }
 
