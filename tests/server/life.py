@@ -204,6 +204,19 @@ def dead_rank(build, model):
         check("a dead rank: one report", len(said) == 1 and "rank %d" % (NP - 1) in said[0], s.err)
 
 
+def idle(s):
+    """Nothing to do costs nothing, on no rank, and the first answer afterwards is not late."""
+    def seconds():
+        t = {r: sum(int(x) for x in open("/proc/%d/stat" % p).read().rsplit(")", 1)[1].split()[11:13]) for r, p in s.ranks().items()}
+        return {r: v / os.sysconf("SC_CLK_TCK") for r, v in t.items()}
+    s.post(C, {"prompt": PROMPT, "max_tokens": 2})
+    time.sleep(1)
+    before, begun = seconds(), time.time()
+    time.sleep(4)
+    used = {r: (v - before[r]) / (time.time() - begun) for r, v in seconds().items()}
+    check("idle: less than 2 % of a core on every rank", max(used.values()) < 0.02, used)
+
+
 def addresses(build, model):
     def fails(*args, code=(64, 69)):
         p = subprocess.run([os.path.join(build, "bin", "marlin-worker"), model] + list(args), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
@@ -213,12 +226,21 @@ def addresses(build, model):
         check("--listen %s is refused" % bad, fails("--listen", bad))
     check("--listen and --prompt exclude each other", fails("--listen", "127.0.0.1:0", "--prompt", "x"))
     check("an empty key file is refused", fails("--listen", "127.0.0.1:0", "--api-key-file", "/dev/null"))
+    p = subprocess.Popen([os.path.join(build, "bin", "marlin-worker"), model, "--listen", "0.0.0.0:0"], stdin=subprocess.DEVNULL,
+                         stderr=subprocess.PIPE)
+    said = []
+    while not said or "serving" not in said[-1]:
+        said.append(p.stderr.readline().decode() or "serving nothing")
+    p.terminate()
+    p.communicate(timeout=60)
+    check("an open address without a key is served with a warning", p.returncode == 0 and "asks for no key" in said[-2], said)
     with Server(build, model, 1) as s:
         check("a port that is taken is refused", fails("--listen", "127.0.0.1:%d" % s.port))
 
 
 def main():
     with Server(BUILD, MODEL, NP) as s:
+        idle(s)
         disconnects(s)
         slow_reader(s)
     too_much(BUILD, MODEL)

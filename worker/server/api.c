@@ -2,9 +2,11 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 #include <time.h>
 
 #include "worker/base/clock.h"
+#include "worker/base/log.h"
 #include "worker/server/api_call.h"
 #include "worker/server/api_fields.h"
 
@@ -58,6 +60,12 @@ void mw_api_fail_calls(mw_api *a, mw_status st, const char *text, bool drop) {
         mw_call_unref(c);
         c = next;
     }
+}
+
+void mw_api_random_hex(char *out, size_t n) {
+    unsigned char random[32] = {0};
+    if (getrandom(random, n / 2, 0) < 0) mw_debug("getrandom failed"); /* cannot, for so few bytes */
+    for (size_t i = 0; i < n / 2; i++) snprintf(out + 2 * i, 3, "%02x", random[i]);
 }
 
 mw_status mw_api_parse(const char *text, size_t n, json_t **out, mw_api_error *err) {

@@ -41,6 +41,9 @@ bool mw_api_has_model(const mw_api *a, const char *name);
 /* Every open call ends with this error. drop: the engine will send no more events (nobody polls it meanwhile). */
 void mw_api_fail_calls(mw_api *a, mw_status st, const char *text, bool drop);
 
+/* n hex digits (n even, at most 64) and a zero that nobody can guess. */
+void mw_api_random_hex(char *out, size_t n);
+
 /* JSON text to an object; *err says what is wrong with it (400). */
 MW_MUST_CHECK mw_status mw_api_parse(const char *text, size_t n, json_t **out, mw_api_error *err);
 

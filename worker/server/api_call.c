@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <time.h>
 
 #include "worker/base/clock.h"
@@ -74,12 +73,9 @@ void mw_delta_free(mw_delta *d) {
     }
 }
 
-static mw_status name_call(mw_call *c) {
-    unsigned char random[16];
-    if (getrandom(random, sizeof random, 0) != sizeof random) return MW_FAIL(MW_ERR_IO, "getrandom failed");
+static void name_call(mw_call *c) {
     int n = snprintf(c->id, sizeof c->id, "%s-", c->kind == MW_CALL_CHAT ? "chatcmpl" : "cmpl");
-    for (size_t i = 0; i < sizeof random; i++) snprintf(c->id + n + 2 * i, 3, "%02x", random[i]);
-    return MW_OK;
+    mw_api_random_hex(c->id + n, 32);
 }
 
 /* The same `user` is the same client, on whatever connection. */
@@ -136,7 +132,7 @@ mw_status mw_call_new(mw_call **out, mw_api *a, mw_call_kind kind, json_t *body,
     c->arrived_s = mw_now_s();
     pthread_mutex_init(&c->lock, NULL);
     link_call(c);
-    MW_TRY(st, name_call(c));
+    name_call(c);
     MW_TRY(st, parse(c, err));
     *out = c;
     return MW_OK;
@@ -173,6 +169,14 @@ static mw_status submit_part(mw_call *c, mw_part *p) {
     return st;
 }
 
+/* The engine looks at a schema only when it gets the request. */
+static void name_schema(const mw_call *c, mw_api_error *err) {
+    if (err->http != 400 || c->sampling.format != MW_FORMAT_JSON_SCHEMA || strncmp(err->message, "schema", 6) != 0)
+        return;
+    err->code = "invalid_schema";
+    snprintf(err->param, sizeof err->param, "%s", c->tools ? "tools" : "response_format");
+}
+
 mw_status mw_call_submit(mw_call *c, mw_api_error *err) {
     mw_status st = MW_OK;
     MW_TRY(st, mw_call_tokenize(c, err));
@@ -181,6 +185,7 @@ mw_status mw_call_submit(mw_call *c, mw_api_error *err) {
     return MW_OK;
 fail:
     mw_api_error_from(err, st, mw_error_text());
+    name_schema(c, err);
     mw_call_cancel(c);
     return st;
 }

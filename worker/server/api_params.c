@@ -10,9 +10,10 @@
 /* Fields that would change the answer and that this server does not have: silence would be a lie. */
 static mw_status refuse(const json_t *o, mw_api_error *err) {
     static const char *const unknown[] = {
-        "guided_regex", "guided_choice",      "guided_grammar",   "prompt_embeds", "audio",
-        "functions",    "function_call",      "length_penalty",   "bad_words",     "structural_tag",
-        "prediction",   "web_search_options", "allowed_token_ids"};
+        "guided_regex",     "guided_choice",      "guided_grammar",    "prompt_embeds",   "audio",
+        "functions",        "function_call",      "length_penalty",    "bad_words",       "structural_tag",
+        "prediction",       "web_search_options", "allowed_token_ids", "prompt_logprobs", "truncate_prompt_tokens",
+        "logits_processors"};
     for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
         const json_t *v = mw_field(o, unknown[i]);
         bool off = (json_is_array(v) && json_array_size(v) == 0) ||

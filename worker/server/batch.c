@@ -144,9 +144,8 @@ static void put_body(mw_json_out *w, const slot *s, mw_status *st) {
 
 static mw_status put_slot(mw_json_out *w, const slot *s) {
     mw_status st = MW_OK;
-    char id[80];
-    const char *call_id = s->call ? strchr(s->call->id, '-') + 1 : "refused";
-    snprintf(id, sizeof id, "batch_req_%s", call_id);
+    char id[48] = "batch_req_";
+    mw_api_random_hex(id + strlen(id), 32);
     mw_json_open(w, '{');
     mw_json_key_str(w, "id", id);
     mw_json_key_str(w, "custom_id", json_string_value(s->id));
@@ -320,7 +319,7 @@ mw_status mw_batch_run(mw_engine *e, const mw_batch_options *opt) {
     if (fsync(b.out) != 0 && errno != EINVAL) st = MW_FAIL(MW_ERR_IO, "%s: %s", opt->out, strerror(errno));
 fail:
     mw_progress_end(&b.progress);
-    if (b.n_done + b.n_kept > 0) {
+    if (opt->progress && b.n_done + b.n_kept > 0) {
         double s = mw_now_s() - begun;
         mw_info("%zu answers (%zu kept from before, %zu of the new ones are errors), %llu prompt + %llu new tokens in "
                 "%.2f s: %.1f tokens/s",

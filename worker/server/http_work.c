@@ -17,6 +17,7 @@ static mw_exchange *next_exchange(mw_work *w) {
 
 static void *work_main(void *arg) {
     mw_work *w = arg;
+    pthread_setname_np(pthread_self(), "requests");
     for (mw_exchange *x; (x = next_exchange(w)) != NULL;) {
         x->route->run(x);
         mw_exchange_wake(x);

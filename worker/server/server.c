@@ -31,6 +31,7 @@ static void end_dispatch(mw_server *s, mw_status st) {
 
 static void *dispatch_main(void *arg) {
     mw_server *s = arg;
+    pthread_setname_np(pthread_self(), "events");
     while (!atomic_load(&s->ending)) {
         mw_event ev;
         bool got = false;

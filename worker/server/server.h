@@ -39,7 +39,7 @@ MW_MUST_CHECK mw_status mw_server_run(mw_engine *e, const mw_server_options *opt
 typedef struct mw_batch_options {
     mw_api_options api;
     const char *in, *out; /* JSON lines */
-    bool progress;
+    bool progress;        /* a bar, and a summary at the end */
     int (*stopping)(void);
 } mw_batch_options;
 
