@@ -166,7 +166,7 @@ static mw_status submit_part(mw_call *c, mw_part *p) {
     pthread_mutex_unlock(&c->lock);
     if (late) mw_engine_cancel(c->api->engine, id);
     if (drop) mw_call_unref(c);
-    return st;
+    return st == MW_ERR_TIMEOUT ? MW_ERR_PEER : st; /* a silent rank, not this request's deadline */
 }
 
 /* The engine looks at a schema only when it gets the request. */

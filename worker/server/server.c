@@ -25,7 +25,7 @@ mw_server_options mw_server_options_default(void) {
 static void end_dispatch(mw_server *s, mw_status st) {
     s->engine_st = st;
     memcpy(s->engine_text, mw_error_text(), sizeof s->engine_text);
-    mw_api_fail_calls(&s->api, st, s->engine_text, true);
+    mw_api_fail_calls(&s->api, MW_ERR_PEER, s->engine_text, true); /* for a client it is all the same: not its fault */
     atomic_store(&s->engine_ended, true);
 }
 
