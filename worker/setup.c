@@ -392,6 +392,8 @@ void mw_engine_teardown(mw_engine *e) {
         e->ended = j->next;
         mw_job_free(j);
     }
+    if (e->rank == 0 && e->sched.kv.n > 0) /* after good work all of them: tests/e2e/soak.py looks */
+        mw_debug("in the end %d of %d KV blocks are free", e->sched.kv.n_free, e->sched.kv.n);
     mw_sched_free(&e->sched);
     mw_sampler_free(&e->sampler);
     mw_str_free(&e->token_text);

@@ -53,6 +53,10 @@ mw_script_test(e2e.bundle RANKS 2 GPUS 0 SECONDS 250 LABELS "e2e;plain"
 mw_script_test(e2e.install RANKS 1 GPUS 0 SECONDS 100 LABELS "e2e;plain"
                COMMAND ${here}/install.sh ${PROJECT_BINARY_DIR} ${demo})
 
+# Mixed load, then ranks killed in the middle of it. Five minutes of it on GPUs, below.
+mw_script_test(e2e.soak RANKS 2 GPUS 0 SECONDS 200 LABELS "e2e;plain"
+               COMMAND ${Python3_EXECUTABLE} ${here}/soak.py $<TARGET_FILE:marlin-worker> ${demo} cpu 2 --seconds 15)
+
 # Answers that random schemas allow, against somebody else's reading of JSON Schema.
 mw_script_test(text.constraint_check RANKS 1 GPUS 0 SECONDS 200 LABELS text
                COMMAND ${Python3_EXECUTABLE} ${PROJECT_SOURCE_DIR}/tests/text/constraint_check.py $<TARGET_FILE:test_constraint_random>)
@@ -82,6 +86,9 @@ if(MW_HAVE_CUDA)
                                                       $<TARGET_FILE:test_batch> cuda)
     set_tests_properties(e2e.test_batch.cuda.np${np} PROPERTIES LABELS "e2e;gpu${np};plain" TIMEOUT 110 RESOURCE_LOCK gpu
                          SKIP_RETURN_CODE 77)
+    mw_script_test(e2e.soak.cuda.np${np} RANKS 2 GPUS ${np} SECONDS 500 LABELS "e2e;plain"
+                   COMMAND ${Python3_EXECUTABLE} ${here}/soak.py $<TARGET_FILE:marlin-worker> ${demo} cuda ${np})
+    set_tests_properties(e2e.soak.cuda.np${np} PROPERTIES RESOURCE_LOCK gpu)
     set_tests_properties(e2e.test_engine.cuda.np${np} PROPERTIES LABELS "e2e;gpu${np};plain" TIMEOUT 70 RESOURCE_LOCK gpu
                          SKIP_RETURN_CODE 77)
   endforeach()
