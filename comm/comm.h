@@ -56,6 +56,10 @@ MW_MUST_CHECK mw_status mw_comm_agree(mw_comm *c, mw_status mine);
 /* Has the group failed, as far as this rank knows? */
 bool mw_comm_has_failed(const mw_comm *c);
 
+/* Has anything gone wrong elsewhere: a rank that said so, or one of this host whose process has ended? For a rank that
+ * waits for something else than the group. Does not wait; not collective. */
+MW_MUST_CHECK mw_status mw_comm_look(mw_comm *c);
+
 /* Tell all ranks that this one cannot go on (its mw_error_text goes with it): whatever they wait for ends with
  * MW_ERR_PEER and "rank 2 (node07): " in front of that text. Not collective, does not wait for anyone. Only the first
  * failure of a group counts. */

@@ -18,6 +18,7 @@ static const struct {
     [MW_CALL_ALL_GATHER] = {"an all-gather", "bytes"},
     [MW_CALL_REDUCE_U64] = {"a reduction", NULL},
     [MW_CALL_CPU_SHARE] = {"sharing out the cores", NULL},
+    [MW_CALL_IDLE] = {"a time without requests", NULL},
     [MW_CALL_ALL_REDUCE] = {"an all-reduce", "floats"},
     [MW_CALL_GATHER_COLS] = {"a gather of columns", "floats"},
     [MW_CALL_DEVICE] = {"a step on the devices", NULL},
@@ -40,6 +41,13 @@ mw_status mw_call_enter(mw_comm *c, mw_call call, size_t n) {
     }
     c->op = (mw_op){call, n};
     return MW_OK;
+}
+
+mw_status mw_comm_look(mw_comm *c) {
+    mw_status st = mw_call_enter(c, MW_CALL_IDLE, 0);
+    for (int r = 0; r < c->size && st == MW_OK; r++)
+        if (mw_watch_ended(c, r)) st = mw_group_died(c, r);
+    return st;
 }
 
 static mw_status all_gather(mw_comm *c, mw_call call, const void *mine, size_t bytes, void *all) {

@@ -21,6 +21,12 @@ static void end_phase(mw_engine *e, mw_status st) {
     pthread_mutex_unlock(&e->lock);
 }
 
+static void await_closing(mw_engine *e) {
+    pthread_mutex_lock(&e->lock);
+    while (!e->closing) pthread_cond_wait(&e->to_engine, &e->lock);
+    pthread_mutex_unlock(&e->lock);
+}
+
 static void *engine_main(void *arg) {
     mw_engine *e = arg;
     mw_status st = mw_engine_setup(e);
@@ -33,11 +39,17 @@ static void *engine_main(void *arg) {
     }
     e->report_here = st != MW_OK && mw_comm_should_report(e->comm);
     mw_engine_teardown(e);
-    if (st == MW_OK) { /* after a failure the group stays, for mw_engine_exit to end the job with */
+    /* A failed group stays, for mw_engine_exit to end the job with. A sound one is left here, by the thread that joined
+     * it, when nobody needs it any more: after a failure that all have agreed on not before its report is out, since
+     * the others must not end before that. */
+    bool sound = e->comm && !mw_comm_has_failed(e->comm);
+    if (st != MW_OK) end_phase(e, st);
+    if (st != MW_OK && sound) await_closing(e);
+    if (sound) {
         mw_comm_close(e->comm);
         e->comm = NULL;
     }
-    end_phase(e, st);
+    if (st == MW_OK) end_phase(e, st);
     return NULL;
 }
 
@@ -153,8 +165,8 @@ bool mw_engine_reports(mw_engine *e) {
 }
 
 void mw_engine_exit(mw_engine *e, int code) {
-    if (e && has_failed(e)) mw_comm_exit(e->comm, code);
-    mw_engine_close(e);
+    if (e && has_failed(e) && e->comm && mw_comm_has_failed(e->comm)) mw_comm_exit(e->comm, code);
+    (void)mw_engine_close(e); /* its failure has been told, or is the reason for being here */
     mw_comm_exit(NULL, code);
 }
 

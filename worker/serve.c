@@ -1,5 +1,6 @@
 /* The engine thread's loop. Rank 0 decides: it admits requests, plans the step, tells the others, computes with them,
  * samples, and answers. The other ranks do what the plan says. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,6 +9,8 @@
 
 /* How old the ranks' figures may grow while steps run. */
 #define REPORT_EVERY_S 1.0
+/* How long an idle rank 0 may not know that another rank has ended. */
+#define IDLE_LOOK_NS 500000000
 
 /* Behind a step of more rows nothing is planned before it ends: it takes so long that the pause for planning does not
  * count, and a request that comes meanwhile shall be in the next step. */
@@ -131,6 +134,24 @@ fail:
     return st;
 }
 
+/* Until a caller has something for the engine, or for a while: a rank that ends while all are idle is to be noticed
+ * when it does, not at the next request. Under the lock, which is open meanwhile. */
+static mw_status sleep_a_while(mw_engine *e) {
+    struct timespec until;
+    if (e->size == 1) {
+        pthread_cond_wait(&e->to_engine, &e->lock);
+        return MW_OK;
+    }
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += IDLE_LOOK_NS;
+    if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
+    if (pthread_cond_timedwait(&e->to_engine, &e->lock, &until) != ETIMEDOUT) return MW_OK;
+    pthread_mutex_unlock(&e->lock);
+    mw_status st = mw_comm_look(e->comm);
+    pthread_mutex_lock(&e->lock);
+    return st;
+}
+
 /* Take what the callers have left. Sleeps while there is nothing at all to do, and tells the others so. *closing: time
  * to end. */
 static mw_status take_orders(mw_engine *e, bool *closing) {
@@ -140,7 +161,7 @@ static mw_status take_orders(mw_engine *e, bool *closing) {
     pthread_mutex_unlock(&e->lock);
     if (idle && !e->told_idle && (st = tell_idle(e)) != MW_OK) return st;
     pthread_mutex_lock(&e->lock);
-    while (!busy && !e->closing && !e->submitted && e->n_cancel == 0) pthread_cond_wait(&e->to_engine, &e->lock);
+    while (!busy && !e->closing && !e->submitted && e->n_cancel == 0 && st == MW_OK) st = sleep_a_while(e);
     mw_job *jobs = e->submitted;
     uint64_t *ids = e->cancel;
     size_t n_ids = e->n_cancel;

@@ -1,5 +1,6 @@
 /* Opening an engine, in the order in which things can go wrong: group, device, file, plan, memory, texts, weights.
  * After each phase the ranks agree, so that one rank's failure is everyone's and nobody reads a byte too many. */
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,19 @@
 #include "worker/report.h"
 
 #define KV_BLOCK_TOKENS 16
+
+/* ---- agreement ---- */
+
+/* In the middle of a phase: a failure then is all ranks' already, and is not wrapped again at the phase's end. */
+static mw_status agree_inside(mw_engine *e, mw_status st) {
+    st = mw_comm_agree(e->comm, st);
+    e->agreed = st != MW_OK;
+    return st;
+}
+
+static mw_status agree(mw_engine *e, mw_status st) {
+    return e->agreed ? st : mw_comm_agree(e->comm, st);
+}
 
 /* ---- device ---- */
 
@@ -43,7 +57,8 @@ fail:
 static mw_status join_devices(mw_engine *e) {
     mw_status st = MW_OK;
     mw_dev_info dev;
-    MW_TRY(st, e->kernels->info(e->dev, &dev));
+    st = e->kernels->info(e->dev, &dev);
+    MW_TRY(st, agree_inside(e, st)); /* the others stand in the reduction already */
     uint64_t on_gpu = !dev.host_memory, n = on_gpu;
     MW_TRY(st, mw_comm_reduce_u64(e->comm, &n, MW_SUM));
     if (n != 0 && n != (uint64_t)e->size)
@@ -53,19 +68,6 @@ static mw_status join_devices(mw_engine *e) {
     if (on_gpu) st = mw_comm_device_open(e->comm, mw_comm_local_rank(e->comm), dev.uuid, dev.stream);
 fail:
     return st;
-}
-
-/* ---- agreement ---- */
-
-/* In the middle of a phase: a failure then is all ranks' already, and is not wrapped again at the phase's end. */
-static mw_status agree_inside(mw_engine *e, mw_status st) {
-    st = mw_comm_agree(e->comm, st);
-    e->agreed = st != MW_OK;
-    return st;
-}
-
-static mw_status agree(mw_engine *e, mw_status st) {
-    return e->agreed ? st : mw_comm_agree(e->comm, st);
 }
 
 /* ---- file ---- */
@@ -298,6 +300,37 @@ fail:
     return st;
 }
 
+/* Tokenizer, grammar and template of a large vocabulary take as long as loading its weights: so they are opened beside
+ * that, by a thread of their own. */
+typedef struct {
+    mw_engine *e;
+    pthread_t thread;
+    bool started;
+    mw_status st;
+    char text[MW_ERROR_TEXT_MAX];
+} texts;
+
+static void *texts_main(void *arg) {
+    texts *t = arg;
+    t->st = open_texts(t->e);
+    if (t->st != MW_OK) memcpy(t->text, mw_error_text(), sizeof t->text);
+    return NULL;
+}
+
+static void begin_texts(texts *t, mw_engine *e) {
+    *t = (texts){.e = e};
+    if (e->rank != 0 || e->opt.dry_run) return;
+    t->started = pthread_create(&t->thread, NULL, texts_main, t) == 0;
+    if (!t->started) texts_main(t);
+}
+
+static mw_status end_texts(texts *t) {
+    if (t->started) pthread_join(t->thread, NULL);
+    t->started = false;
+    if (t->st != MW_OK) mw_error_set_text(t->text);
+    return t->st;
+}
+
 /* ---- weights ---- */
 
 static mw_status load(mw_engine *e, mw_phases *p) {
@@ -342,6 +375,7 @@ mw_status mw_engine_setup(mw_engine *e) {
     double timeout = e->opt.timeout_s;
     long seconds = 60;
     mw_phases p;
+    texts t = {.st = MW_OK};
     mw_phases_begin(&p);
     if (timeout <= 0) {
         MW_TRY(st, mw_env_int(MW_ENV_TIMEOUT, 1, 86400, 60, &seconds));
@@ -355,6 +389,7 @@ mw_status mw_engine_setup(mw_engine *e) {
     mw_phases_end(&p, "group");
     MW_TRY(st, agree(e, open_file(e)));
     mw_phases_end(&p, "file");
+    begin_texts(&t, e);
     MW_TRY(st, agree(e, open_device(e)));
     mw_phases_end(&p, "device");
     MW_TRY(st, agree(e, join_devices(e)));
@@ -364,19 +399,24 @@ mw_status mw_engine_setup(mw_engine *e) {
     MW_TRY(st, agree(e, mw_report_make(e)));
     mw_phases_end(&p, "plan");
     if (!e->opt.dry_run) {
-        MW_TRY(st, agree(e, open_texts(e)));
-        mw_phases_end(&p, "texts");
         st = load(e, &p);
         if (all_loaded(e) != MW_OK) st = st != MW_OK ? st : MW_ERR_PEER;
         MW_TRY(st, agree(e, st));
         MW_TRY(st, agree(e, mw_model_warm_up(e->model)));
         mw_phases_end(&p, "graphs");
+        MW_TRY(st, agree(e, end_texts(&t)));
+        mw_phases_end(&p, "rest of the texts");
         MW_TRY(st, agree(e, mw_engine_share_stats(e)));
         mw_debug("%d graphs recorded in %.2f s", e->model->n_graphs, e->model->warm_up_s);
     }
     e->info.load_s = mw_now_s() - p.began;
     tell_phases(e, &p);
+    return MW_OK;
 fail:
+    if (t.started) { /* the failure's text is this thread's and stays */
+        pthread_join(t.thread, NULL);
+        t.started = false;
+    }
     return st;
 }
 

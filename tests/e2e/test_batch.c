@@ -227,7 +227,7 @@ int main(int argc, char **argv) {
     /* A KV head of this model takes 1 kB a token; a rank has four of them, or two where there are several ranks: room
      * for 22 or 44 blocks of 16 tokens, for 16 sequences of up to 14 blocks. One thread: on a machine that others use,
      * threads that wait for each other are slow. */
-    mw_engine_options o = {.model = MODEL,
+    mw_engine_options o = {.model = argc > 4 ? argv[4] : MODEL,
                            .backend = argc > 1 ? argv[1] : "cpu",
                            .overlap = argc > 3,
                            .ctx = 224,

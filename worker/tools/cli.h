@@ -49,6 +49,8 @@ typedef struct cli_input {
     size_t at; /* start of the unread part */
     bool eof;
 } cli_input;
+/* Between requests: how often to look whether the engine has failed meanwhile. */
+#define CLI_IDLE_MS 500
 /* Waits up to timeout_ms (-1: for ever) for input; a signal ends the wait. */
 MW_MUST_CHECK mw_status cli_input_fill(cli_input *in, int timeout_ms);
 /* The next whole line, without its end ("\n" or "\r\n"); at the end of input also an unfinished one. Borrowed until the

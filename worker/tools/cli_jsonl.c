@@ -86,7 +86,7 @@ static mw_status run(queue *q, cli_input *in) {
         bool busy = q->head < q->tail, more = !q->stopped && (!in->eof || in->at < in->buf.n);
         if (!busy && !more) return MW_OK;
         if (more && q->tail - q->head < WINDOW) {
-            MW_TRY(st, cli_input_fill(in, busy ? 0 : -1));
+            MW_TRY(st, cli_input_fill(in, busy ? 0 : CLI_IDLE_MS));
             MW_TRY(st, take_lines(q, in));
         }
         MW_TRY(st, write_finished(q));

@@ -194,7 +194,7 @@ mw_status cli_run_lines(mw_engine *e, const cli_opts *o) {
         }
         if (!busy && (in.eof || q->cancelled) && (q->cancelled || in.at >= in.buf.n)) break;
         if (!q->cancelled) {
-            if (q->tail - q->head < WINDOW) MW_TRY(st, cli_input_fill(&in, busy ? 0 : -1));
+            if (q->tail - q->head < WINDOW) MW_TRY(st, cli_input_fill(&in, busy ? 0 : CLI_IDLE_MS));
             MW_TRY(st, take_lines(e, o, &in, q));
         }
         MW_TRY(st, write_finished(q));
@@ -224,7 +224,7 @@ static const char k_help[] = "  /reset  forget the conversation\n  /exit   end (
                              "  Ctrl-C  stop an answer; twice: end\n";
 
 /* The next line of a person, or false at the end of input. Ctrl-C once says how to leave, twice leaves. */
-static mw_status ask(cli_input *in, const char **line, size_t *n, bool *got) {
+static mw_status ask(mw_engine *e, cli_input *in, const char **line, size_t *n, bool *got) {
     *got = false;
     mw_status st = cli_write("> ", 2);
     while (st == MW_OK && !in->eof && !cli_terminated()) {
@@ -233,7 +233,11 @@ static mw_status ask(cli_input *in, const char **line, size_t *n, bool *got) {
             return MW_OK;
         }
         int before = cli_interrupts();
-        st = cli_input_fill(in, -1);
+        st = cli_input_fill(in, CLI_IDLE_MS);
+        mw_event late;
+        bool is_late = false;
+        if (st == MW_OK) st = mw_engine_poll(e, 0, &late, &is_late); /* nothing is asked: a failure, if anything */
+        if (is_late) mw_event_free(&late);
         if (st == MW_OK && cli_interrupts() > before) {
             if (before > 0) return MW_OK;
             st = cli_write("\n(Ctrl-C again or /exit to leave)\n> ", 37);
@@ -291,7 +295,7 @@ mw_status cli_run_interactive(mw_engine *e, const cli_opts *o) {
     mw_info("%s; /help for help", chat ? "chat" : "completion (the model cannot chat, or --raw)");
     MW_TRY(st, cli_conversation(o, &messages));
     for (;;) {
-        MW_TRY(st, ask(&in, &line, &n, &got));
+        MW_TRY(st, ask(e, &in, &line, &n, &got));
         if (!got) break;
         cli_interrupts_clear();
         if (n == 0) continue;
