@@ -155,7 +155,7 @@ typedef struct mw_event {
     const char *finish_reason;            /* DONE: "stop", "length", "cancelled" */
     mw_status status;                     /* ERROR */
     size_t prompt_tokens, output_tokens;  /* DONE */
-    size_t cached_tokens;                 /* DONE: leading prompt tokens that the prefix cache had */
+    size_t cached_tokens;                 /* DONE: prompt tokens that were in the KV cache already */
     double ttft_s, total_s;               /* DONE: since submit */
     double queue_s;                       /* DONE: submit to the first step */
     void *owner;                          /* private */

@@ -263,7 +263,7 @@ static mw_status gather_prompts(mw_scheduler *s, int budget, int *n) {
     *n = 0;
     for (mw_seq *q = s->running.head; q; q = q->next)
         if (pending(q) > 1) {
-            s->prompts[(*n)++] = q;
+            s->prompts[(*n)++] = (mw_prompt){q, pending(q)};
             rows += pending(q);
         }
     while (s->running.n < s->max_seqs && (rows < (size_t)budget || *n < PROMPTS_AHEAD)) {
@@ -272,7 +272,7 @@ static mw_status gather_prompts(mw_scheduler *s, int budget, int *n) {
         if (!q || q->n_ahead > 0) break; /* an open step is choosing its token: it can be admitted after that */
         MW_TRY(st, admit(s, q, &ok));
         if (!ok) break;
-        s->prompts[(*n)++] = q;
+        s->prompts[(*n)++] = (mw_prompt){q, pending(q)};
         rows += pending(q);
     }
 fail:
@@ -280,10 +280,9 @@ fail:
 }
 
 static int shorter(const void *a, const void *b) {
-    const mw_seq *x = *(mw_seq *const *)a, *y = *(mw_seq *const *)b;
-    size_t m = pending(x), n = pending(y);
-    if (m != n) return m < n ? -1 : 1;
-    return x->admission < y->admission ? -1 : 1;
+    const mw_prompt *x = a, *y = b;
+    if (x->rows != y->rows) return x->rows < y->rows ? -1 : 1;
+    return x->seq->admission < y->seq->admission ? -1 : 1;
 }
 
 /* Rows for prompts: half for the one that has run longest, the rest to the shortest first. */
@@ -292,15 +291,15 @@ static mw_status plan_prompts(mw_scheduler *s, mw_open_step *o, int budget) {
     int n = 0;
     MW_TRY(st, gather_prompts(s, budget, &n));
     if (n == 0) return MW_OK;
-    mw_seq *oldest = s->prompts[0];
+    mw_seq *oldest = s->prompts[0].seq;
     for (int i = 1; i < n; i++)
-        if (s->prompts[i]->admission < oldest->admission) oldest = s->prompts[i];
+        if (s->prompts[i].seq->admission < oldest->admission) oldest = s->prompts[i].seq;
     size_t bt = (size_t)s->kv.block_tokens, half = ((size_t)budget + 1) / 2, left = (size_t)budget;
     size_t kept = pending(oldest) < half ? pending(oldest) : half;
     left -= kept;
     qsort(s->prompts, (size_t)n, sizeof *s->prompts, shorter);
     for (int i = 0; i < n; i++) {
-        mw_seq *q = s->prompts[i];
+        mw_seq *q = s->prompts[i].seq;
         MW_TRY(st, reuse(s, q)); /* what the ones before have planned is as good as computed */
         if (q == oldest) left += kept;
         size_t rows = pending(q), end = (q->n_cached + left) / bt * bt;

@@ -73,6 +73,12 @@ typedef struct mw_open_step {
 
 #define MW_OPEN_STEPS 2
 
+/* A prompt under way, while a step is planned. */
+typedef struct mw_prompt {
+    mw_seq *seq;
+    size_t rows; /* that it wants */
+} mw_prompt;
+
 typedef struct mw_scheduler {
     mw_kv_blocks kv;
     mw_wait_queue waiting; /* never admitted yet */
@@ -82,7 +88,7 @@ typedef struct mw_scheduler {
     bool share; /* look for blocks that other sequences have filled */
     mw_open_step open[MW_OPEN_STEPS];
     int oldest, n_open; /* open[oldest], and those after it, around */
-    mw_seq **prompts;   /* [max_seqs] scratch: running prompts */
+    mw_prompt *prompts; /* [max_seqs] scratch */
     uint64_t admissions, preemptions, prefix_query_tokens, prefix_hit_tokens;
     double next_deadline_s; /* no sequence has an earlier one; 0: none has any */
 } mw_scheduler;

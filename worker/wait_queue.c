@@ -82,5 +82,9 @@ void mw_wait_take(mw_wait_queue *w, mw_seq *q) {
 }
 
 void mw_wait_free(mw_wait_queue *w) {
-    while (w->first) drop_turn(w, w->first);
+    for (mw_turn *t = w->first, *next; t; t = next) {
+        next = t->next;
+        free(t);
+    }
+    *w = (mw_wait_queue){0};
 }
