@@ -24,7 +24,10 @@ set_tests_properties(e2e.reference.np1 PROPERTIES LABELS "e2e;gpu0;threads")
 
 mw_test(e2e/test_engine.c LIBS mw_worker RANKS 1 GPUS 0 SECONDS 300)
 mw_test(e2e/test_engine.c LIBS mw_worker RANKS 3 GPUS 0 SECONDS 300)
-set_tests_properties(e2e.test_engine.np1 PROPERTIES LABELS "e2e;gpu0;threads")
+add_test(NAME e2e.test_engine.ahead.np1 COMMAND ${PROJECT_SOURCE_DIR}/tests/run_test.sh 1 0 300 $<TARGET_FILE:test_engine>
+                                                cpu ahead)
+set_tests_properties(e2e.test_engine.np1 e2e.test_engine.ahead.np1 PROPERTIES LABELS "e2e;gpu0;threads")
+set_tests_properties(e2e.test_engine.ahead.np1 PROPERTIES TIMEOUT 310)
 mw_test(e2e/test_batch.c LIBS mw_worker RANKS 1 GPUS 0 SECONDS 300)
 mw_test(e2e/test_batch.c LIBS mw_worker RANKS 3 GPUS 0 SECONDS 300)
 foreach(np 1 3)
