@@ -164,7 +164,7 @@ mw_status mw_grammar_compile(mw_grammar *g, const char *schema, mw_constraint **
         if ((st = make(g, schema, &fresh)) != MW_OK) return st;
         pthread_mutex_lock(&g->lock);
         c = take(g, schema);
-        if (!c) {
+        if (!c && fresh) {
             fresh->next = g->list;
             g->list = fresh;
             fresh = NULL;

@@ -101,8 +101,7 @@ typedef struct {
     int32_t *first, *next; /* of each node the edges that wait for it: first[node], then next[2 * edge + part] */
     int32_t *source;       /* [edge] the node it leaves */
     uint8_t *parts;        /* [edge] known so far */
-    int32_t *queue[MW_NFA_MAX_DEPTH + 1];
-    size_t n[MW_NFA_MAX_DEPTH + 1], cap[MW_NFA_MAX_DEPTH + 1];
+    mw_ids queue[MW_NFA_MAX_DEPTH + 1];
 } needs;
 
 static void wait_for(needs *w, int32_t node, size_t edge, int part) {
@@ -112,16 +111,7 @@ static void wait_for(needs *w, int32_t node, size_t edge, int part) {
 
 static mw_status offer(needs *w, int32_t node, int value) {
     if (value > MW_NFA_MAX_DEPTH || w->g->node[node].need <= value) return MW_OK;
-    size_t *n = &w->n[value], *cap = &w->cap[value];
-    if (*n == *cap) {
-        size_t more = *cap ? 2 * *cap : 64;
-        int32_t *p = realloc(w->queue[value], more * sizeof *p);
-        if (!p) return MW_FAIL(MW_ERR_NOMEM, "schema nodes");
-        w->queue[value] = p;
-        *cap = more;
-    }
-    w->queue[value][(*n)++] = node;
-    return MW_OK;
+    return mw_ids_add(&w->queue[value], node);
 }
 
 static mw_status settle_node(needs *w, int32_t node, int value) {
@@ -152,8 +142,8 @@ static mw_status run_needs(needs *w) {
     }
     for (size_t r = 0; r < g->n_rules; r++) MW_TRY(st, offer(w, g->rule[r].end, 0));
     for (int v = 0; v <= MW_NFA_MAX_DEPTH; v++)
-        while (w->n[v]) {
-            int32_t node = w->queue[v][--w->n[v]];
+        while (w->queue[v].n) {
+            int32_t node = w->queue[v].p[--w->queue[v].n];
             if (g->node[node].need <= v) continue;
             g->node[node].need = (uint8_t)v;
             MW_TRY(st, settle_node(w, node, v));
@@ -175,7 +165,7 @@ fail:
     free(w.next);
     free(w.source);
     free(w.parts);
-    for (int v = 0; v <= MW_NFA_MAX_DEPTH; v++) free(w.queue[v]);
+    for (int v = 0; v <= MW_NFA_MAX_DEPTH; v++) mw_ids_free(&w.queue[v]);
     return st;
 }
 

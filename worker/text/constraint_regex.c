@@ -39,21 +39,24 @@ static mw_status unsupported(const parser *p, const char *what) {
     return MW_FAIL(MW_ERR_UNSUPPORTED, "pattern: %s at byte %zu of '%.64s' is not supported", what, p->at, p->p);
 }
 
-static mw_status grow(void **p, size_t n, size_t *cap, size_t size) {
-    if (n < *cap) return MW_OK;
+/* The block with room for an element more than n; NULL (p is as it was): no memory, the failure is recorded. */
+static void *grown(void *p, size_t n, size_t *cap, size_t size) {
+    if (p && n < *cap) return p;
     size_t next = *cap ? 2 * *cap : 32;
-    void *q = realloc(*p, next * size);
-    if (!q) return MW_FAIL(MW_ERR_NOMEM, "pattern");
-    *p = q;
-    *cap = next;
-    return MW_OK;
+    void *q = realloc(p, next * size);
+    if (q)
+        *cap = next;
+    else
+        (void)MW_FAIL(MW_ERR_NOMEM, "pattern");
+    return q;
 }
 
 static mw_status add_node(parser *p, tree_node node, int *out) {
-    mw_status st = grow((void **)&p->node, p->n_nodes, &p->cap_nodes, sizeof *p->node);
-    if (st != MW_OK) return st;
+    tree_node *q = grown(p->node, p->n_nodes, &p->cap_nodes, sizeof *q);
+    if (!q) return MW_ERR_NOMEM;
+    p->node = q;
     *out = (int)p->n_nodes;
-    p->node[p->n_nodes++] = node;
+    q[p->n_nodes++] = node;
     return MW_OK;
 }
 
@@ -61,13 +64,17 @@ static mw_status add_node(parser *p, tree_node node, int *out) {
 static mw_status add_set(parser *p, mw_chars *s, int *out) {
     mw_chars_sort(s);
     size_t i = 0;
-    mw_status st = MW_OK;
     while (i < p->n_sets && !mw_chars_equal(&p->set[i], s)) i++;
-    if (i < p->n_sets || (st = grow((void **)&p->set, i, &p->cap_sets, sizeof *p->set)) != MW_OK) {
+    if (i < p->n_sets) {
         mw_chars_free(s);
-        if (st != MW_OK) return st;
     } else {
-        p->set[p->n_sets++] = *s;
+        mw_chars *q = grown(p->set, i, &p->cap_sets, sizeof *q);
+        if (!q) {
+            mw_chars_free(s);
+            return MW_ERR_NOMEM;
+        }
+        p->set = q;
+        q[p->n_sets++] = *s;
         *s = (mw_chars){0};
     }
     return add_node(p, (tree_node){.kind = NODE_SET, .a = (int)i}, out);
@@ -126,8 +133,8 @@ static mw_status parse_escape(parser *p, char *name, uint32_t *c) {
     const char *at;
     *name = 0;
     *c = 0;
-    if (e < 0) return bad(p, "a backslash at the end");
-    if (memchr("dDwWsS", e, 6)) {
+    if (e <= 0) return bad(p, "a backslash at the end");
+    if (strchr("dDwWsS", e)) {
         *name = (char)e;
     } else if ((at = strchr(control, e))) {
         *c = (uint32_t)values[at - control];
@@ -356,17 +363,19 @@ typedef struct {
 
 static mw_status new_state(char_nfa *a, int *out) {
     if (a->n_states >= MAX_STATES) return MW_FAIL(MW_ERR_LIMIT, "pattern '%.64s' is too large", a->p->p);
-    mw_status st = grow((void **)&a->state, a->n_states, &a->cap_states, sizeof *a->state);
-    if (st != MW_OK) return st;
+    int *q = grown(a->state, a->n_states, &a->cap_states, sizeof *q);
+    if (!q) return MW_ERR_NOMEM;
+    a->state = q;
     *out = (int)a->n_states;
-    a->state[a->n_states++] = -1;
+    q[a->n_states++] = -1;
     return MW_OK;
 }
 
 static mw_status link_states(char_nfa *a, int from, int set, int to) {
-    mw_status st = grow((void **)&a->edge, a->n_edges, &a->cap_edges, sizeof *a->edge);
-    if (st != MW_OK) return st;
-    a->edge[a->n_edges] = (char_edge){.to = to, .set = set, .next = a->state[from]};
+    char_edge *q = grown(a->edge, a->n_edges, &a->cap_edges, sizeof *q);
+    if (!q) return MW_ERR_NOMEM;
+    a->edge = q;
+    q[a->n_edges] = (char_edge){.to = to, .set = set, .next = a->state[from]};
     a->state[from] = (int)a->n_edges++;
     return MW_OK;
 }

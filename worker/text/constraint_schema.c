@@ -355,7 +355,8 @@ static void emit_texts(mw_nfa *g, char **text, size_t n, int32_t from, int32_t t
     qsort(text, n, sizeof *text, by_text);
     for (size_t i = 0; i < n; i++) longest = strlen(text[i]) > longest ? strlen(text[i]) : longest;
     if (g->st == MW_OK) g->st = MW_CALLOC(&path, longest + 1, "schema");
-    if (path) path[0] = from;
+    if (!path) return;
+    path[0] = from;
     for (size_t i = 0; i < n && g->st == MW_OK; i++) {
         size_t same = 0, len = strlen(text[i]);
         while (i > 0 && text[i][same] && text[i][same] == text[i - 1][same]) same++;
@@ -475,15 +476,15 @@ fail:
 
 static mw_status open_schema(mw_schema *c, const char *text, size_t n) {
     json_error_t err;
+    mw_status st = MW_CALLOC(&c->slot, 2 * MW_SCHEMA_MAX, "schema");
+    if (st != MW_OK) return st;
+    memset(c->slot, 0xFF, 2 * MW_SCHEMA_MAX * sizeof *c->slot);
     if (n > MW_SCHEMA_MAX_BYTES) return MW_FAIL(MW_ERR_LIMIT, "%zu bytes, at most %zu", n, MW_SCHEMA_MAX_BYTES);
     c->root = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &err);
     if (!c->root) return MW_FAIL(MW_ERR_USAGE, "line %d, column %d: %s", err.line, err.column, err.text);
     c->made = json_array();
     c->numbers = json_object();
-    if (!c->made || !c->numbers) return MW_FAIL(MW_ERR_NOMEM, "schema");
-    mw_status st = MW_CALLOC(&c->slot, 2 * MW_SCHEMA_MAX, "schema");
-    if (st == MW_OK) memset(c->slot, 0xFF, 2 * MW_SCHEMA_MAX * sizeof *c->slot);
-    return st;
+    return c->made && c->numbers ? MW_OK : MW_FAIL(MW_ERR_NOMEM, "schema");
 }
 
 mw_status mw_schema_compile(mw_nfa *g, const char *text, size_t n) {

@@ -63,6 +63,7 @@ static mw_status build_tree(mw_vocab *v, const entry *e, size_t n) {
             path[depth] = (int32_t)v->n;
             MW_TRY(st, push_node(v, (uint16_t)(depth + 1), (uint8_t)e[i].p[depth]));
         }
+        if (depth == 0) continue; /* no text */
         mw_vocab_node *last = &v->node[path[depth - 1]];
         v->twin[e[i].id] = last->token;
         last->token = e[i].id;
