@@ -21,7 +21,7 @@ def fail(text):
 
 
 def run(cmd, env=None, cwd="/"):
-    r = subprocess.run(cmd, env=env, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+    r = subprocess.run(cmd, env=env, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
     if r.returncode:
         fail(f"{' '.join(cmd)}: code {r.returncode}\n{r.stdout}{r.stderr}")
     return r.stdout

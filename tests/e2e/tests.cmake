@@ -51,7 +51,7 @@ mw_script_test(e2e.format_page RANKS 1 GPUS 0 SECONDS 60 LABELS "e2e;plain"
                COMMAND ${Python3_EXECUTABLE} ${here}/format_page.py ${PROJECT_BINARY_DIR} ${demo})
 mw_script_test(e2e.preflight RANKS 2 GPUS 0 SECONDS 60 LABELS "e2e;plain"
                COMMAND ${here}/preflight.sh ${PROJECT_BINARY_DIR} ${demo})
-mw_script_test(e2e.bundle RANKS 2 GPUS 0 SECONDS 250 LABELS "e2e;plain"
+mw_script_test(e2e.bundle RANKS 2 GPUS 0 SECONDS 400 LABELS "e2e;plain"
                COMMAND ${Python3_EXECUTABLE} ${here}/bundle.py ${PROJECT_BINARY_DIR} ${demo})
 mw_script_test(e2e.install RANKS 1 GPUS 0 SECONDS 100 LABELS "e2e;plain"
                COMMAND ${here}/install.sh ${PROJECT_BINARY_DIR} ${demo})
