@@ -23,6 +23,7 @@ enum {
 /* Of the process: MPI starts and ends once, and main() ends the process after the group is gone. */
 static struct {
     bool started_here;   /* MPI, by us */
+    bool keep;           /* until mw_comm_exit */
     bool broken;         /* a group ended in failure: no MPI_Finalize any more */
     bool asked, reports; /* mw_comm_should_report for a group, and its answer */
 } g_mpi;
@@ -114,11 +115,12 @@ static mw_status start_mpi(bool already) {
         return MW_OK;
     }
     mw_launcher_prepare_mpi();
-    if ((rc = MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided)) != MPI_SUCCESS)
-        return mw_mpi_fail(rc, "MPI_Init_thread");
+    int wanted = g_mpi.keep ? MPI_THREAD_SERIALIZED : MPI_THREAD_FUNNELED;
+    if ((rc = MPI_Init_thread(NULL, NULL, wanted, &provided)) != MPI_SUCCESS) return mw_mpi_fail(rc, "MPI_Init_thread");
     g_mpi.started_here = true;
-    if (provided < MPI_THREAD_FUNNELED)
-        return MW_FAIL(MW_ERR_UNAVAIL, "%s offers no MPI_THREAD_FUNNELED", mw_comm_library());
+    if (provided < wanted)
+        return MW_FAIL(MW_ERR_UNAVAIL, "%s offers no %s", mw_comm_library(),
+                       g_mpi.keep ? "MPI_THREAD_SERIALIZED" : "MPI_THREAD_FUNNELED");
     return MW_OK;
 }
 
@@ -243,8 +245,12 @@ bool mw_comm_should_report(mw_comm *c) {
 static void end_mpi(mw_comm *c) {
     mw_guard *g = mw_guard_begin(OPEN_MIN_S, c->rank, "ending MPI");
     MPI_Comm_free(&c->world);
-    if (g_mpi.started_here) MPI_Finalize();
+    if (g_mpi.started_here && !g_mpi.keep) MPI_Finalize();
     mw_guard_end(g);
+}
+
+void mw_comm_keep_mpi(void) {
+    g_mpi.keep = true;
 }
 
 void mw_comm_close(mw_comm *c) {
@@ -295,6 +301,10 @@ void mw_comm_exit(mw_comm *c, int code) {
     int started = 0, ended = 0;
     MPI_Initialized(&started);
     MPI_Finalized(&ended);
+    if (started && !ended && g_mpi.keep && !g_mpi.broken) { /* every group ended in order: so do all ranks */
+        MPI_Finalize();
+        exit(code);
+    }
     if (started && !ended && (g_mpi.broken || g_mpi.started_here)) {
         fflush(NULL);
         mw_sleep_ns(g_mpi.reports ? REPORTED_NS : REPORT_NS); /* the rank that reports ends the job when it has */

@@ -32,8 +32,11 @@ typedef struct mw_comm mw_comm;
  * Tells worker/base/log.h who we are. MPI_Init cannot be given a deadline: if it has not returned within timeout_s (at
  * least 30 s), one line is logged and the process ends with MW_ERR_TIMEOUT. */
 MW_MUST_CHECK mw_status mw_comm_open(mw_comm **out, double timeout_s);
-/* Leaves the group; the last use of MPI in the process. Collective when all is well (waits at most timeout_s for the
- * others to leave too), never blocks after a failure. NULL allowed. */
+/* Before the first mw_comm_open of a process that opens several groups, one after the other and from any thread: MPI
+ * then stays up between them and ends in mw_comm_exit. */
+void mw_comm_keep_mpi(void);
+/* Leaves the group; the last use of MPI in the process, but for mw_comm_keep_mpi. Collective when all is well (waits at
+ * most timeout_s for the others to leave too), never blocks after a failure. NULL allowed. */
 void mw_comm_close(mw_comm *c);
 
 int mw_comm_rank(const mw_comm *c); /* 0 .. size-1 */
@@ -91,6 +94,9 @@ MW_MUST_CHECK mw_status mw_comm_all_gather_bytes(mw_comm *c, const void *mine, s
 /* buf[i] = sum over ranks of buf[i], in place, f32, added in rank order: all ranks hold the same bits, on every run.
  * Collective. */
 MW_MUST_CHECK mw_status mw_comm_all_reduce_f32(mw_comm *c, float *buf, size_t n_elems);
+
+/* The same by the MPI library's own MPI_Allreduce, for benchmarks: its waits are not bounded. Collective. */
+MW_MUST_CHECK mw_status mw_comm_library_all_reduce_f32(mw_comm *c, float *buf, size_t n_elems);
 
 /* The ranks' blocks [rows, cols[r]] (f32, contiguous) side by side as dst [rows, sum of cols]; on `root`, or on every
  * rank when root < 0. cols: [size], equal on all ranks. dst is not touched on the others and may be NULL there.

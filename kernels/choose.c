@@ -2,13 +2,21 @@
 #include <string.h>
 
 #include "kernels/kernels.h"
+#include "kernels/probe.h"
 
 #ifndef MW_HAVE_CUDA
-/* A build without the CUDA half: kernels/cuda defines this function otherwise. */
+/* A build without the CUDA half: kernels/cuda defines these functions otherwise. */
 const mw_kernels *mw_kernels_cuda(void) {
     return NULL;
 }
+const mw_probe *mw_probe_cuda(void) {
+    return NULL;
+}
 #endif
+
+const mw_probe *mw_probe_of(const mw_kernels *k) {
+    return k == mw_kernels_cpu() ? mw_probe_cpu() : mw_probe_cuda();
+}
 
 mw_status mw_kernels_choose(const char *backend, const mw_kernels **out) {
     const mw_kernels *cuda = mw_kernels_cuda();

@@ -2,6 +2,7 @@
 #ifndef MW_SHARD_CKPT_INTERNAL_H
 #define MW_SHARD_CKPT_INTERNAL_H
 #include "shard/checkpoint.h"
+#include "shard/synthetic.h"
 
 #define MW_ATTR_MAX 256
 
@@ -29,6 +30,7 @@ struct mw_ckpt {
     mw_text_entry *text;
     char *path;
     int fd;
+    mw_synthetic *synthetic; /* no file behind it: where its weights come from */
 };
 
 /* Fill everything but path and fd from the HDF5 metadata of `path`. */

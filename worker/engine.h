@@ -25,7 +25,7 @@ typedef struct mw_engine mw_engine;
 /* ---- open ------------------------------------------------------------------------------------------------------- */
 
 typedef struct mw_engine_options {
-    const char *model;   /* model.h5 */
+    const char *model;   /* model.h5; or "synthetic:llama-3.1-8b": random weights (shard/synthetic.h) */
     const char *backend; /* "auto", "cpu", "cuda"; NULL: auto */
     int threads;         /* CPU threads of this rank; 0: its share of the host's cores */
     int ctx;             /* longest context of a sequence, tokens; 0: the model's, at most 8192 */
@@ -158,6 +158,7 @@ typedef struct mw_event {
     size_t cached_tokens;                 /* DONE: prompt tokens that were in the KV cache already */
     double ttft_s, total_s;               /* DONE: since submit */
     double queue_s;                       /* DONE: submit to the first step */
+    double made_s;                        /* when it came about, seconds of CLOCK_MONOTONIC; polled later */
     void *owner;                          /* private */
 } mw_event;
 

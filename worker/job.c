@@ -208,6 +208,7 @@ static mw_status new_node(mw_event_node **out, mw_event_type type, const mw_job 
 }
 
 static void queue_event(mw_engine *e, mw_event_node *node) {
+    node->ev.made_s = mw_now_s();
     *e->fresh_tail = node;
     e->fresh_tail = &node->next;
 }

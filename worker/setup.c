@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shard/synthetic.h"
 #include "worker/base/clock.h"
 #include "worker/base/env.h"
 #include "worker/base/io.h"
@@ -113,6 +114,11 @@ static mw_status open_file(mw_engine *e) {
     int rank, ranks;
     if (e->opt.model == NULL || strlen(e->opt.model) > sizeof path - 64)
         return MW_FAIL(MW_ERR_USAGE, "no model file given, or its name is too long");
+    if (mw_is_synthetic(e->opt.model)) { /* every rank knows it by its name */
+        MW_TRY(st, mw_ckpt_open_synthetic(&e->ckpt, e->opt.model));
+        e->cfg = *mw_ckpt_config(e->ckpt);
+        return MW_OK;
+    }
     st = find_file(e, path, sizeof path, &per_rank);
     uint64_t n_per_rank = per_rank;
     MW_TRY(st, agree_inside(e, st));

@@ -8,6 +8,7 @@ pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8>=10.40)    # libpcre
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)       # libutf8proc-dev
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash>=0.8.0)    # libxxhash-dev
 pkg_check_modules(MICROHTTPD REQUIRED IMPORTED_TARGET libmicrohttpd>=0.9.71) # libmicrohttpd-dev (LGPL-2.1+, linked as a shared library)
+pkg_check_modules(CURL REQUIRED IMPORTED_TARGET libcurl>=7.68)          # libcurl4-openssl-dev; marlin-bench serve
 
 # CUDA: kernels/cuda and comm/nccl.c. AUTO takes them where nvcc is; ON insists. At run time a program needs the driver, cuBLASLt
 # and (for several ranks) NCCL only when it computes on GPUs: they are opened then, not linked.

@@ -11,17 +11,17 @@ set_target_properties(marlin_worker_shared PROPERTIES OUTPUT_NAME marlin-worker 
                       VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR} LINKER_LANGUAGE C)
 target_include_directories(marlin_worker_shared INTERFACE $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/marlin-worker>)
 
-install(TARGETS marlin-worker marlin-convert marlin-pack RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(TARGETS marlin-worker marlin-convert marlin-pack marlin-bench RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(TARGETS marlin_worker_shared EXPORT marlin-worker LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(FILES worker/engine.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/marlin-worker/worker)
 install(FILES worker/base/status.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/marlin-worker/worker/base)
-install(FILES docs/man/marlin-worker.1 docs/man/marlin-convert.1 docs/man/marlin-pack.1
+install(FILES docs/man/marlin-worker.1 docs/man/marlin-convert.1 docs/man/marlin-pack.1 docs/man/marlin-bench.1
         DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
-foreach(tool marlin-worker marlin-convert marlin-pack)
+foreach(tool marlin-worker marlin-convert marlin-pack marlin-bench)
   install(FILES launch/completions/marlin.bash RENAME ${tool}
           DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
 endforeach()
-install(FILES README.md LICENSE docs/ARCHITECTURE.md docs/CHAT.md docs/CLUSTER.md docs/FORMAT.md docs/MODEL.md
+install(FILES README.md LICENSE docs/ARCHITECTURE.md docs/BENCH.md docs/CHAT.md docs/CLUSTER.md docs/FORMAT.md docs/MODEL.md
               docs/NUMERICS.md docs/PERF.md docs/SERVING.md
               docs/grafana-dashboard.json DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(FILES launch/demo/shakespeare-11m-gptq.h5 DESTINATION ${CMAKE_INSTALL_DATADIR}/marlin-worker)

@@ -26,12 +26,14 @@ static void *engine(void *messages) {
 int main(int argc, char **argv) {
     int provided = 0, rank = -1;
     bool owns = argc > 1 && strcmp(argv[1], "owns") == 0;
+    bool keeps = argc > 1 && strcmp(argv[1], "keeps") == 0;
+    if (keeps) mw_comm_keep_mpi(); /* ours to start and to end, several groups in between */
     if (owns) {
         MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &provided);
         MPI_Comm_rank(MPI_COMM_WORLD, &g_check_rank);
         CHECK(provided >= MPI_THREAD_SERIALIZED, "this MPI provides thread level %d only", provided);
     }
-    for (int i = 0; i < (owns ? 3 : 1); i++) {
+    for (int i = 0; i < (owns || keeps ? 3 : 1); i++) {
         pthread_t t;
         if (pthread_create(&t, NULL, engine, i == 1 ? &provided : NULL) != 0) return 1;
         pthread_join(t, NULL);

@@ -16,11 +16,12 @@ foreach(ranks 2 4)
   mw_test(comm/test_idle.c LIBS mw_comm MPI::MPI_C RANKS ${ranks} GPUS 0 SECONDS 20)
   mw_test_messages(test_idle ${ranks} 20)
 endforeach()
-mw_test(comm/measure_collectives.c LIBS mw_comm MPI::MPI_C RANKS 2 GPUS 0 SECONDS 20)
 mw_test(comm/test_start.c LIBS mw_comm MPI::MPI_C RANKS 1 GPUS 0 SECONDS 20)
 mw_test(comm/test_terminal.c LIBS mw_comm MPI::MPI_C util RANKS 1 GPUS 0 SECONDS 40)
 mw_test(comm/test_embedded.c LIBS mw_comm MPI::MPI_C RANKS 2 GPUS 0 SECONDS 20)
 mw_test(comm/test_embedded.c LIBS mw_comm MPI::MPI_C RANKS 3 GPUS 0 SECONDS 20 ARGS owns)
+add_test(NAME comm.test_embedded.keeps COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/run_test.sh 2 0 20 $<TARGET_FILE:test_embedded> keeps)
+set_tests_properties(comm.test_embedded.keeps PROPERTIES LABELS "comm;gpu0" PROCESSORS 2 TIMEOUT 30 SKIP_RETURN_CODE 77)
 
 # Each scenario of test_failure.c is a job of its own, started by the program itself.
 add_executable(test_failure comm/test_failure.c)

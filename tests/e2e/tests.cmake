@@ -47,6 +47,10 @@ mw_script_test(e2e.bad_input RANKS 2 GPUS 0 SECONDS 300 LABELS e2e
                COMMAND ${Python3_EXECUTABLE} ${here}/bad_input.py ${PROJECT_BINARY_DIR} ${demo})
 mw_script_test(e2e.cli RANKS 2 GPUS 0 SECONDS 120 LABELS e2e
                COMMAND ${Python3_EXECUTABLE} ${here}/cli.py ${PROJECT_BINARY_DIR} ${demo})
+mw_script_test(e2e.bench.tool RANKS 2 GPUS 0 SECONDS 300 LABELS e2e
+               COMMAND ${Python3_EXECUTABLE} ${here}/bench.py ${PROJECT_BINARY_DIR} ${demo} tool)
+mw_script_test(e2e.bench.run RANKS 2 GPUS 0 SECONDS 500 LABELS "e2e;plain"
+               COMMAND ${Python3_EXECUTABLE} ${here}/bench.py ${PROJECT_BINARY_DIR} ${demo} run)
 mw_script_test(e2e.format_page RANKS 1 GPUS 0 SECONDS 60 LABELS "e2e;plain"
                COMMAND ${Python3_EXECUTABLE} ${here}/format_page.py ${PROJECT_BINARY_DIR} ${demo})
 mw_script_test(e2e.preflight RANKS 2 GPUS 0 SECONDS 60 LABELS "e2e;plain"

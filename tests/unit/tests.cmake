@@ -5,6 +5,8 @@ mw_test(unit/test_pack.c      LIBS mw_shard mw_test_model RANKS 1 GPUS 0 SECONDS
 mw_test(unit/test_plan.c      LIBS mw_shard mw_test_model RANKS 1 GPUS 0 SECONDS 60)
 mw_test(unit/test_loader.c    LIBS mw_worker mw_test_model RANKS 1 GPUS 0 SECONDS 60)
 mw_test(unit/test_scheduler.c LIBS mw_worker mw_test_model RANKS 1 GPUS 0 SECONDS 60)
+mw_test(unit/test_bench.c     LIBS mw_bench RANKS 1 GPUS 0 SECONDS 30)
+mw_test(unit/test_synthetic.c LIBS mw_shard RANKS 1 GPUS 0 SECONDS 30)
 mw_test(unit/test_sampler.c   LIBS mw_worker mw_test_model RANKS 1 GPUS 0 SECONDS 60)
 if(TARGET mw_kernels_cuda)
   mw_test(unit/test_cuda_load.c LIBS mw_worker mw_test_model mw_ref RANKS 1 GPUS 1 SECONDS 60)
