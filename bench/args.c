@@ -58,7 +58,8 @@ enum {
 #define ENGINES  (M(BENCH_LOAD) | M(BENCH_DECODE) | M(BENCH_PREFILL) | M(BENCH_THROUGHPUT))
 #define REQUESTS (M(BENCH_THROUGHPUT) | M(BENCH_SERVE))
 #define ALL      M(BENCH_ALL)
-#define EVERY    (~0u)
+#define EVERY    (~M(BENCH_PLOT))
+#define RUNS     (EVERY & ~M(BENCH_SERVE))
 
 typedef struct {
     unsigned mask;
@@ -130,18 +131,17 @@ static const option k_options[] = {
     {EVERY, {0, 0, 0, 0, "Results", 2}},
     {EVERY, {"output", OPT_OUTPUT, "FORMAT", 0, "md (default), csv, json or jsonl", 0}},
     {EVERY, {"output-file", OPT_OUTPUT_FILE, "FILE", 0, "Write them there (default: standard output)", 0}},
-    {EVERY, {"plot", OPT_PLOT, "FILE", 0, "A picture, .svg or .png (needs gnuplot at run time)", 0}},
+    {~0u, {"plot", OPT_PLOT, "FILE", 0, "A picture, .svg or .png (needs gnuplot at run time)", 0}},
     {EVERY,
      {"compare", OPT_COMPARE, "FILE", 0, "JSON or JSON lines of an older run: print ratios of the rows that both have",
       0}},
     {EVERY,
      {"threshold", OPT_THRESHOLD, "PERCENT", 0, "With --compare: end with 68 when a row is worse by more (default 5)",
       0}},
-    {~M(BENCH_SERVE), {0, 0, 0, 0, "The engine and its device", 3}},
-    {~M(BENCH_SERVE), {"backend", OPT_BACKEND, "NAME", 0, "auto (default), cpu or cuda", 0}},
-    {~M(BENCH_SERVE), {"threads", 't', "N", 0, "CPU threads of a rank (default: its share of the cores)", 0}},
-    {~M(BENCH_SERVE),
-     {"cpu-act", OPT_CPU_ACT, "TYPE", 0, "Activations of int4 layers on CPUs: int16 (default) or int8", 0}},
+    {RUNS, {0, 0, 0, 0, "The engine and its device", 3}},
+    {RUNS, {"backend", OPT_BACKEND, "NAME", 0, "auto (default), cpu or cuda", 0}},
+    {RUNS, {"threads", 't', "N", 0, "CPU threads of a rank (default: its share of the cores)", 0}},
+    {RUNS, {"cpu-act", OPT_CPU_ACT, "TYPE", 0, "Activations of int4 layers on CPUs: int16 (default) or int8", 0}},
     {ENGINES | ALL, {"ctx", 'c', "N", 0, "Longest context (default: what the benchmark needs)", 0}},
     {ENGINES | ALL,
      {"max-seqs", OPT_MAX_SEQS, "N", 0, "Sequences computed together (default: what the benchmark needs)", 0}},
@@ -149,8 +149,8 @@ static const option k_options[] = {
     {ENGINES | ALL, {"kv-memory", OPT_KV_MEMORY, "SIZE", 0, "KV cache of a rank, for example 500M or 4G", 0}},
     {ENGINES | ALL, {"gpu-memory-utilization", OPT_GPU_MEMORY, "X", 0, "Part of a GPU's memory (default 0.9)", 0}},
     {ENGINES | ALL, {"no-verify", OPT_NO_VERIFY, 0, 0, "Do not check the file's checksums while loading", 0}},
-    {~M(BENCH_SERVE), {"timeout", OPT_TIMEOUT, "SECONDS", 0, "How long a silent rank is waited for", 0}},
-    {EVERY, {"log-level", OPT_LOG_LEVEL, "LEVEL", 0, "error, warn, info (default) or debug", 0}},
+    {RUNS, {"timeout", OPT_TIMEOUT, "SECONDS", 0, "How long a silent rank is waited for", 0}},
+    {~0u, {"log-level", OPT_LOG_LEVEL, "LEVEL", 0, "error, warn, info (default) or debug", 0}},
 };
 #define N_OPTIONS (int)(sizeof k_options / sizeof *k_options)
 
@@ -316,6 +316,7 @@ static error_t parse(int key, char *arg, struct argp_state *s) {
         return 0;
     case ARGP_KEY_END:
         if (o->shapes && o->n_models) argp_error(s, "--shapes and a model exclude each other");
+        if (o->kind == BENCH_PLOT && (!o->plot || o->n_models == 0)) argp_error(s, "needs --plot and FILEs");
         if (o->n_models == 0) add_synthetic(s, o, "llama-3.1-8b");
         return 0;
     default: return ARGP_ERR_UNKNOWN;
@@ -336,6 +337,7 @@ static const char k_overview[] =
     "  throughput  many requests offline: requests and tokens a second\n"
     "  serve       many requests over HTTP: TTFT, TPOT, ITL, E2EL, goodput\n"
     "  all         all of them but serve\n"
+    "  plot        a picture of the rows in FILEs that --output json or jsonl wrote\n"
     "\n"
     "'marlin-bench BENCHMARK --help' lists the options of one. MODEL is a model.h5, or synthetic:NAME.\n"
     "Examples:\n"
@@ -387,7 +389,8 @@ static void parse_all(int argc, char **argv, bench_opts *o) {
         if (k_options[i].mask & M(kind)) options[n++] = k_options[i].o;
     options[n] = (struct argp_option){0};
     bool models = kind != BENCH_SERVE && kind != BENCH_ALLREDUCE;
-    const struct argp argp = {options, parse, models ? "[MODEL...]" : "", "", 0, help_filter, 0};
+    const char *args = kind == BENCH_PLOT ? "FILE..." : models ? "[MODEL...]" : "";
+    const struct argp argp = {options, parse, args, "", 0, help_filter, 0};
     snprintf(name, sizeof name, "marlin-bench %s", bench_kind_names[kind]);
     argv[1] = name;
     argp_parse(&argp, argc - 1, argv + 1, 0, 0, o);

@@ -42,6 +42,7 @@ typedef enum {
     BENCH_THROUGHPUT,
     BENCH_SERVE,
     BENCH_ALL,
+    BENCH_PLOT,
     BENCH_KINDS
 } bench_kind;
 extern const char *const bench_kind_names[BENCH_KINDS];

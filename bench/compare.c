@@ -22,7 +22,7 @@ static mw_status add_line(json_t *rows, const char *path, const char *line, size
 }
 
 /* The rows of {"machine":..., "rows":[...]}, or of one object a line. */
-static mw_status read_rows(const char *path, json_t **out) {
+mw_status bench_read_rows(const char *path, json_t **out) {
     mw_status st = MW_OK;
     mw_str text = {0};
     json_t *rows = NULL, *all = NULL;
@@ -76,7 +76,7 @@ mw_status bench_compare(const bench_report *r) {
     double floor = 1 / (1 + r->o->threshold / 100), lowest = 1, logs = 0;
     const char *name = "";
     FILE *f = r->o->output_file || r->o->format == BENCH_MD ? stdout : stderr; /* results own standard output */
-    MW_TRY(st, read_rows(r->o->compare, &old));
+    MW_TRY(st, bench_read_rows(r->o->compare, &old));
     fprintf(f, "\ncompared with %s (a ratio above 1 is better now):\n", r->o->compare);
     json_array_foreach(r->rows, i, row) {
         const json_t *before = find(old, text_of(row, "id"));

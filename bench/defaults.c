@@ -2,7 +2,7 @@
 #include "bench/bench.h"
 
 const char *const bench_kind_names[BENCH_KINDS] = {"gemm",    "attention",  "allreduce", "load", "decode",
-                                                   "prefill", "throughput", "serve",     "all"};
+                                                   "prefill", "throughput", "serve",     "all",  "plot"};
 bench_job bench_now;
 
 static void list_default(bench_list *l, const char *text) {

@@ -25,6 +25,21 @@ fail:
     return st;
 }
 
+/* Nothing is measured: the rows of older runs, of several numbers of ranks for example, become one picture. */
+static mw_status run_plot(const bench_opts *o, bench_report *r) {
+    mw_status st = MW_OK;
+    if (bench_now.size > 1) return MW_FAIL(MW_ERR_USAGE, "plot measures nothing: start it without mpirun");
+    for (int i = 0; i < o->n_models; i++) {
+        json_t *rows = NULL;
+        MW_TRY(st, bench_read_rows(o->models[i], &rows));
+        json_array_extend(r->rows, rows);
+        json_decref(rows);
+    }
+    st = bench_plot(r);
+fail:
+    return st;
+}
+
 /* What can go wrong before anything is measured. */
 static mw_status prepare(const bench_opts *o, bench_report *r) {
     mw_status st = bench_plot_check(o);
@@ -49,6 +64,7 @@ fail:
 static mw_status run(bench_opts *o, bench_report *r) {
     mw_status st = MW_OK;
     MW_TRY(st, meet(o, r));
+    if (o->kind == BENCH_PLOT) return run_plot(o, r);
     if (o->kind != BENCH_ALL) bench_defaults(o);
     MW_TRY(st, o->kind == BENCH_ALL ? run_all(o, r) : k_run[o->kind](o, r));
     MW_TRY(st, bench_report_end(r));

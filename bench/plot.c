@@ -19,141 +19,36 @@ typedef struct {
     const char *limit;     /* a member drawn beside, dashed, or NULL */
     const char *limit_title;
     bool log_x, log_y, spread; /* spread: y_p10 to y_p90 as bars */
+    bool two;                  /* left out where all rows have one x */
 } panel;
 
+#define PANEL(t, ti, x_, xt, y_, yt, ...)                                                                              \
+    { .test = t, .title = ti, .x = x_, .x_title = xt, .y = y_, .y_title = yt, __VA_ARGS__ }
 static const panel k_panels[] = {
-    {"gemm",
-     "int4 GEMM: roofline",
-     "intensity",
-     "FLOP / byte read",
-     "tflops",
-     "TFLOP/s",
-     {"model", "tp"},
-     "roof_tflops",
-     "roof",
-     true,
-     true,
-     false},
-    {"gemm",
-     "int4 GEMM: time over reading the same bytes",
-     "m",
-     "rows, M",
-     "x_read",
-     "x read",
-     {"model", "tp", "layer"},
-     NULL,
-     NULL,
-     true,
-     true,
-     false},
-    {"gemm",
-     "int4 GEMM: speed over the dense GEMM",
-     "m",
-     "rows, M",
-     "x_dense",
-     "x dense",
-     {"model", "tp", "layer"},
-     NULL,
-     NULL,
-     true,
-     false,
-     false},
-    {"attention",
-     "attention",
-     "ctx",
-     "context",
-     "gbps",
-     "GB/s of KV",
-     {"model", "test", "seqs"},
-     NULL,
-     NULL,
-     true,
-     true,
-     false},
-    {"allreduce",
-     "all-reduce",
-     "bytes",
-     "bytes",
-     "us",
-     "us",
-     {"ranks", "dtype"},
-     "library_us",
-     "library's",
-     true,
-     true,
-     true},
-    {"tg",
-     "decode: batch sweep",
-     "batch",
-     "sequences",
-     "tps",
-     "tokens/s",
-     {"model", "ranks", "depth"},
-     "limit_tps",
-     "read limit",
-     true,
-     true,
-     true},
-    {"tg",
-     "decode: scaling",
-     "ranks",
-     "ranks",
-     "tps",
-     "tokens/s",
-     {"model", "batch", "depth"},
-     "limit_tps",
-     "read limit",
-     true,
-     true,
-     true},
-    {"pp",
-     "prefill",
-     "tokens",
-     "tokens of the prompt",
-     "tps",
-     "tokens/s",
-     {"model", "ranks", "batch"},
-     NULL,
-     NULL,
-     true,
-     true,
-     true},
-    {"throughput",
-     "offline throughput",
-     "concurrency",
-     "requests in flight",
-     "output_throughput",
-     "output tokens/s",
-     {"model", "ranks"},
-     NULL,
-     NULL,
-     true,
-     true,
-     false},
-    {"serve",
-     "server: time to first token",
-     "concurrency",
-     "requests in flight",
-     "median_ttft_ms",
-     "ms",
-     {"model", "rate"},
-     "p99_ttft_ms",
-     "p99",
-     true,
-     true,
-     false},
-    {"serve",
-     "server: output",
-     "concurrency",
-     "requests in flight",
-     "output_throughput",
-     "output tokens/s",
-     {"model", "rate"},
-     NULL,
-     NULL,
-     true,
-     true,
-     false},
+    PANEL("gemm", "int4 GEMM: roofline", "intensity", "FLOP / byte read", "tflops", "TFLOP/s",
+          .series = {"model", "tp"}, .limit = "roof_tflops", .limit_title = "roof", .log_x = true, .log_y = true),
+    PANEL("gemm", "int4 GEMM: time over reading the same bytes", "m", "rows, M", "x_read", "x read",
+          .series = {"model", "tp", "layer"}, .log_x = true, .log_y = true),
+    PANEL("gemm", "int4 GEMM: speed over the dense GEMM", "m", "rows, M", "x_dense", "x dense",
+          .series = {"model", "tp", "layer"}, .log_x = true),
+    PANEL("gemm", "int4 GEMM: shapes of a rank", "tp", "ranks", "us", "us", .series = {"model", "layer", "m"},
+          .log_x = true, .log_y = true, .two = true),
+    PANEL("attention", "attention", "ctx", "context", "gbps", "GB/s of KV", .series = {"model", "test", "seqs"},
+          .log_x = true, .log_y = true),
+    PANEL("allreduce", "all-reduce", "bytes", "bytes", "us", "us", .series = {"ranks", "dtype"}, .limit = "library_us",
+          .limit_title = "MPI", .log_x = true, .log_y = true, .spread = true),
+    PANEL("tg", "decode: batch sweep", "batch", "sequences", "tps", "tokens/s", .series = {"model", "ranks", "depth"},
+          .limit = "limit_tps", .limit_title = "read limit", .log_x = true, .log_y = true, .spread = true),
+    PANEL("tg", "decode: scaling", "ranks", "ranks", "tps", "tokens/s", .series = {"model", "batch", "depth"},
+          .limit = "limit_tps", .limit_title = "read limit", .log_x = true, .log_y = true, .spread = true, .two = true),
+    PANEL("pp", "prefill", "tokens", "tokens of the prompt", "tps", "tokens/s", .series = {"model", "ranks", "batch"},
+          .log_x = true, .log_y = true, .spread = true),
+    PANEL("throughput", "offline throughput", "concurrency", "requests in flight", "output_throughput",
+          "output tokens/s", .series = {"model", "ranks"}, .log_x = true, .log_y = true),
+    PANEL("serve", "server: time to first token", "concurrency", "requests in flight", "median_ttft_ms", "ms",
+          .series = {"model", "rate"}, .limit = "p99_ttft_ms", .limit_title = "p99", .log_x = true, .log_y = true),
+    PANEL("serve", "server: output", "concurrency", "requests in flight", "output_throughput", "output tokens/s",
+          .series = {"model", "rate"}, .log_x = true, .log_y = true),
 };
 #define N_PANELS (int)(sizeof k_panels / sizeof *k_panels)
 
@@ -217,7 +112,7 @@ typedef struct {
 
 /* The rows of one series as a data block, sorted by gnuplot's own smoothing. `first`: the row that begins the series.
  */
-static mw_status add_series(script *s, const panel *p, const json_t *rows, const char *name, bool with_limit) {
+static mw_status add_series(script *s, const panel *p, const json_t *rows, const char *name) {
     mw_status st = MW_OK;
     mw_str other = {0};
     size_t i;
@@ -234,7 +129,7 @@ static mw_status add_series(script *s, const panel *p, const json_t *rows, const
     MW_TRY(st, add_quoted(&s->plot, name));
     if (p->spread)
         MW_TRY(st, mw_str_addf(&s->plot, ", $d%d using 1:2:3:4 with yerrorbars lc 'grey' ps 0 notitle", s->blocks));
-    if (with_limit && p->limit) {
+    if (p->limit) {
         MW_TRY(st,
                mw_str_addf(&s->plot, ", $d%d using 1:5 smooth unique with lines dt 2 lc 'black' title ", s->blocks));
         MW_TRY(st, add_quoted(&s->plot, p->limit_title));
@@ -245,6 +140,19 @@ fail:
     return st;
 }
 
+/* Have the panel's rows more than one x? */
+static bool sweeps(const panel *p, const json_t *rows) {
+    double first = 0, x = 0;
+    size_t i;
+    json_t *row;
+    json_array_foreach((json_t *)rows, i, row) {
+        if (!belongs(p, row) || !number(row, p->x, &x)) continue;
+        if (first == 0) first = x;
+        if (x != first) return true;
+    }
+    return false;
+}
+
 /* *drawn: something of it is in the rows. The names of finished series are in `seen`. */
 static mw_status add_panel(script *s, const panel *p, const json_t *rows, mw_str *out, bool *drawn) {
     mw_status st = MW_OK;
@@ -252,19 +160,20 @@ static mw_status add_panel(script *s, const panel *p, const json_t *rows, mw_str
     json_t *seen = json_object(), *row;
     size_t i;
     s->plot.n = 0;
+    *drawn = false;
+    if (p->two && !sweeps(p, rows)) goto fail;
     json_array_foreach((json_t *)rows, i, row) {
         if (!belongs(p, row)) continue;
         MW_TRY(st, series_name(p, row, &name));
         if (json_object_get(seen, name.p)) continue;
         json_object_set_new(seen, name.p, json_true());
-        MW_TRY(st, add_series(s, p, rows, name.p, true));
+        MW_TRY(st, add_series(s, p, rows, name.p));
     }
     *drawn = s->plot.n > 0;
     if (!*drawn) goto fail;
-    MW_TRY(st,
-           mw_str_addf(
-               out, "set title '%s'\nset xlabel '%s'\nset ylabel '%s'\n%s logscale x 2\n%s logscale y 10\nplot %s\n",
-               p->title, p->x_title, p->y_title, p->log_x ? "set" : "unset", p->log_y ? "set" : "unset", s->plot.p));
+    MW_TRY(st, mw_str_addf(out, "set title '%s'\nset xlabel '%s'\nset ylabel '%s'\nunset logscale\n%s%splot %s\n",
+                           p->title, p->x_title, p->y_title, p->log_x ? "set logscale x 2\n" : "",
+                           p->log_y ? "set logscale y 10\n" : "", s->plot.p));
 fail:
     json_decref(seen);
     mw_str_free(&name);

@@ -60,6 +60,9 @@ MW_MUST_CHECK mw_status bench_print_json(bench_report *r);
 /* ---- machine.c ---- */
 MW_MUST_CHECK mw_status bench_machine(json_t **out, const bench_opts *o);
 
+/* The rows of a file that --output json or jsonl wrote. */
+MW_MUST_CHECK mw_status bench_read_rows(const char *path, json_t **out);
+
 /* ---- compare.c: MW_ERR_LIMIT when a result is worse than the threshold allows ---- */
 MW_MUST_CHECK mw_status bench_compare(const bench_report *r);
 

@@ -4,7 +4,7 @@ _marlin() {
     local bench=''
     [[ ${COMP_WORDS[0]##*/} == marlin-bench && $COMP_CWORD -gt 1 ]] && bench=${COMP_WORDS[1]}
     if [[ ${COMP_WORDS[0]##*/} == marlin-bench && $COMP_CWORD -eq 1 ]]; then
-        mapfile -t COMPREPLY < <(compgen -W 'gemm attention allreduce load decode prefill throughput serve all' -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W 'gemm attention allreduce load decode prefill throughput serve all plot' -- "$cur")
         return
     fi
     case $prev in

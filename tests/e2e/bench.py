@@ -166,6 +166,14 @@ def plots():
         name = os.path.join(TMP, "it's" + suffix)
         _, err = run(args + ["--plot", name])
         check("plot: " + suffix, os.path.exists(name) and open(name, "rb").read(5).startswith(head[:5]), err)
+    name = os.path.join(TMP, "both.svg")
+    run(["decode"] + TINY + ["-n", "4", "-d", "8", "-r", "1", "--output", "jsonl", "--output-file", os.path.join(TMP, "1.jsonl")])
+    run(["decode"] + TINY + ["-n", "4", "-d", "8", "-r", "1", "--output", "json", "--output-file", os.path.join(TMP, "2.json")], 2)
+    run(["plot", os.path.join(TMP, "1.jsonl"), os.path.join(TMP, "2.json"), "--plot", name])
+    text = open(name).read()
+    check("plot: runs of several numbers of ranks in one picture", "decode: scaling" in text and "ranks 2" in text, text[:500])
+    run(["plot", "--plot", name], want=64)
+    run(["plot", os.path.join(TMP, "none.json"), "--plot", name], want=66)
 
 
 def flags():
