@@ -26,7 +26,8 @@ typedef struct {
     { .test = t, .title = ti, .x = x_, .x_title = xt, .y = y_, .y_title = yt, __VA_ARGS__ }
 static const panel k_panels[] = {
     PANEL("gemm", "int4 GEMM: roofline", "intensity", "FLOP / byte read", "tflops", "TFLOP/s",
-          .series = {"model", "tp"}, .limit = "roof_tflops", .limit_title = "roof", .log_x = true, .log_y = true),
+          .series = {"model", "tp", "layer"}, .limit = "roof_tflops", .limit_title = "roof", .log_x = true,
+          .log_y = true),
     PANEL("gemm", "int4 GEMM: time over reading the same bytes", "m", "rows, M", "x_read", "x read",
           .series = {"model", "tp", "layer"}, .log_x = true, .log_y = true),
     PANEL("gemm", "int4 GEMM: speed over the dense GEMM", "m", "rows, M", "x_dense", "x dense",
