@@ -11,17 +11,16 @@ import random
 import sys
 import time
 
-from common import Server, check, finish
+from common import SANITIZED, Server, check, finish
 
 BUILD, MODEL, NP = sys.argv[1], sys.argv[2], int(sys.argv[3])
-REQUESTS = int(sys.argv[4]) if len(sys.argv) > 4 else 600
-STREAMS = int(sys.argv[5]) if len(sys.argv) > 5 else 64
+REQUESTS = int(sys.argv[4]) if len(sys.argv) > 4 else 200 if SANITIZED else 600
+STREAMS = int(sys.argv[5]) if len(sys.argv) > 5 else 32 if SANITIZED else 64
 seed = int(os.environ.get("MW_TEST_SEED", random.randrange(1 << 30)))
 print("seed %d (MW_TEST_SEED)" % seed)
 rng = random.Random(seed)
 PROMPTS = ["%s:\n%s" % (who, what) for who in ("HAMLET", "KING", "JULIET", "First Citizen") for what in ("", "I am ", "What ", "The king")]
 MOST = 40
-SANITIZED = "MW_SANITIZE:STRING=\n" not in open(os.path.join(BUILD, "CMakeCache.txt")).read()
 gold = {}
 count = {"streamed": 0, "whole": 0, "left mid-stream": 0, "left waiting": 0}
 itl, ttft, wrong, stalls = [], [], [], 0
