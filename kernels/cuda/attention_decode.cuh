@@ -4,113 +4,90 @@
 #define MW_KERNELS_CUDA_ATTENTION_DECODE_CUH
 #include "kernels/cuda/attention_states.cuh"
 
-#define WARPS       4
-#define THREADS     (32 * WARPS)
-#define COLS        8
-#define GROUP       8   /* parts whose states meet first: the blocks of a cluster, or one block */
-#define PART_TOKENS 256 /* of a part, from where on there are more than GROUP parts */
-#define MAX_PARTS   64
-#define FILL        2  /* parts a multiprocessor that a sequence alone is cut into, at most */
-#define GROUPED     18 /* tenths of blocks a multiprocessor, from which a block does a group of parts */
-#define BLOCKS      2  /* on a multiprocessor: measured, more of them have less room for copies each */
-#define MAX_DEPTH   4
-#define RESERVED    1088 /* bytes of shared memory that a block takes besides: the system's, and static variables */
+#define WARPS          4
+#define THREADS        (32 * WARPS)
+#define COLS           8
+#define CLUSTER        8 /* blocks of a cluster, at most */
+#define BLOCKS         2 /* on a multiprocessor: more of them have less room for copies each */
+#define MAX_DEPTH      4
+#define CLUSTER_TOKENS 4096 /* of a context that one cluster is enough for */
+#define RESERVED                                                                                                       \
+    2304 /* bytes of shared memory that a block takes besides: the system's, static variables, alignment               \
+          */
 
 struct decode_args {
     mw_attn_args a;
     mw_rope_args rope;
-    int tiles;     /* of columns, a kv head */
-    int max_parts; /* of a sequence: what fills the device when it is alone */
-    int cluster;   /* blocks of a cluster: neighbouring parts; 1 before sm_90 */
-    int per_block; /* parts that a block does one after another: 1, or GROUP with cluster 1 */
-    int cols;      /* at most, of a tile: sizes states */
-    int depth;     /* tiles of a warp in shared memory or on their way there */
-    bool swizzle;  /* of tiles in shared memory: head_dim is a multiple of 64 */
+    int tiles;      /* of columns, a kv head */
+    int part_shift; /* log2 of the number of parts that a context is cut into */
+    int cluster;    /* blocks of a cluster: neighbouring parts; a power of two, 1 before sm_90 */
+    int cols;       /* at most, of a tile: sizes states */
+    int depth;      /* tiles of a warp in shared memory or on their way there */
     int first_seq;
     float *states;            /* [z][y][x / cluster] states */
     uint32_t *counters;       /* [z][y] */
     CUtensorMap k_map, v_map; /* sm_90 */
 };
 
-/* Tokens of a part: GROUP parts, until those get long. */
-static __host__ __device__ __forceinline__ int part_tokens(int span, int max_parts) {
-    int t = (span + GROUP - 1) / GROUP, least = (span + max_parts - 1) / max_parts, unit = 16 * WARPS;
-    t = t < PART_TOKENS ? t : PART_TOKENS;
-    t = t > least ? t : least;
-    return (t + unit - 1) / unit * unit;
-}
-
 /* The work of one block, and where its rows stand. */
 struct decode_part {
     int row0, cols, first_col; /* rows of the sequence begin at row0 of the batch */
     int pos0, begin, end;      /* pos0: position of the sequence's first row */
+    int last;                  /* position that is seen, of the sequence */
     int fresh;                 /* the position whose K and V are not cached yet, or one that never comes */
-    int tokens, count;         /* of a part; parts of this block */
-    int parts;                 /* of the sequence */
+    int parts;                 /* of the sequence that are not empty */
+    int kvh;
     const int32_t *table;
 };
 
-static __device__ bool find_part(const decode_args &p, int seq, decode_part &w) {
+/* Tokens of a part. */
+static __host__ __device__ __forceinline__ int part_tokens(int span, int part_shift) {
+    int t = (span + (1 << part_shift) - 1) >> part_shift;
+    return (t + 16 * WARPS - 1) / (16 * WARPS) * (16 * WARPS);
+}
+
+static __device__ __forceinline__ bool find_part(const decode_args &p, int seq, decode_part &w) {
     const mw_attn_args &a = p.a;
     w.row0 = a.q_start[seq];
-    int rows = a.q_start[seq + 1] - w.row0, ctx = a.ctx_len[seq];
+    const int rows = a.q_start[seq + 1] - w.row0, ctx = a.ctx_len[seq];
+    int tile = 0;
+    w.kvh = (int)blockIdx.y;
+    if (p.tiles > 1) tile = (int)blockIdx.y % p.tiles, w.kvh = (int)blockIdx.y / p.tiles;
     if (rows <= 0 || !mw_is_decode(rows, a.group)) return false;
-    w.first_col = blockIdx.y % p.tiles * COLS;
+    w.first_col = tile * COLS;
     w.cols = min(rows * a.group - w.first_col, COLS);
     if (w.cols <= 0) return false;
     w.pos0 = ctx - rows;
-    int first = w.pos0 + mw_row_of(a, w.first_col), last = w.pos0 + mw_row_of(a, w.first_col + w.cols - 1);
-    int start = a.window && first + 1 > a.window ? (first + 1 - a.window) & ~15 : 0;
-    w.tokens = part_tokens(last + 1 - start, p.max_parts);
-    w.parts = (last + 1 - start + w.tokens - 1) / w.tokens;
-    w.count = min(w.parts - (int)blockIdx.x * p.per_block, p.per_block);
-    w.begin = start + blockIdx.x * p.per_block * w.tokens;
-    w.end = min(w.begin + w.count * w.tokens, last + 1);
+    w.last = w.pos0 + mw_row_of(a, w.first_col + w.cols - 1);
+    const int first = w.pos0 + mw_row_of(a, w.first_col);
+    const int start = a.window && first + 1 > a.window ? (first + 1 - a.window) & ~15 : 0, span = w.last + 1 - start;
+    const int tokens = part_tokens(span, p.part_shift);
+    w.parts = (span + tokens - 1) / tokens;
+    w.begin = start + (int)blockIdx.x * tokens;
+    w.end = min(w.begin + tokens, w.last + 1);
     w.fresh = p.rope.table ? w.pos0 : INT_MAX;
     w.table = a.block_table + (int64_t)seq * a.block_stride;
-    return w.count > 0;
+    return (int)blockIdx.x < w.parts;
 }
 
 /* ---- tiles ------------------------------------------------------------------------------------------------------- */
 
-/* In shared memory a tile is K, then V: 16 positions of head_dim, as the cache has them. What a lane multiplies with
- * are pieces of eight elements, by number in their position: */
-static __device__ __forceinline__ int k_piece(int c, int t) { /* of positions g and g + 8 */
-    return c / 2 * 8 + 2 * t + c % 2;
-}
-static __device__ __forceinline__ int v_piece(int c, int g) { /* of positions 2t, 2t + 1, 2t + 8, 2t + 9 */
-    return c * 8 + g;
-}
-static __device__ __forceinline__ int v_token(int i, int t) {
-    return 2 * t + (i & 1) + 8 * (i >> 1);
-}
-
-static __device__ __forceinline__ uint4 shared_piece(uint32_t at) {
-    uint4 u;
-    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(u.x), "=r"(u.y), "=r"(u.z), "=r"(u.w)
-                 : "r"(at)
-                 : "memory");
-    return u;
-}
-
 /* The tiles of this warp in order: numbers 0 .. n-1 at positions begin + 16 (warp + WARPS i); there may be none. Tile i
- * is copied to place i % depth of the warp's. Where head_dim is a multiple of 64, a tile's K, or V, is [64 columns]
- * [position][64], and the eight pieces of a row are exchanged by the position's number: so the eight lanes of a phase
- * find theirs in different banks. */
-template <int HDP> struct tile_feed {
+ * is copied to place i % depth of the warp's: K, then V, 16 positions each. With SWIZZLED, head_dim being HDP, that is
+ * [64 columns][position][64], the eight pieces of 16 bytes of a row exchanged by the position's number, so that the
+ * rows of an ldmatrix fall into different banks; otherwise [position][head_dim]. */
+template <int HDP, bool SWIZZLED> struct tile_feed {
     const decode_args &p;
     const decode_part &w;
-    int kvh, n;
-    int sent, to, seen, parity; /* tiles sent for; places of the next to be sent for, to be seen; its phase */
+    int n, sent, to, seen,
+        parity; /* tiles; sent for; places of the next to be sent for, of the first not done; phase */
     uint32_t ring, bars;
     int blocks; /* of one of 32 tiles a lane, renewed with the first of them: tiles are asked for in order */
 
     static constexpr int HALF_BYTES = 16 * HDP * 2, BYTES = 2 * HALF_BYTES; /* K or V; both */
 
-    __device__ __forceinline__ tile_feed(const decode_args &p_, const decode_part &w_, int kvh_, uint32_t rings,
-                                         uint32_t bars_)
-        : p(p_), w(w_), kvh(kvh_), sent(0), to(0), seen(0), parity(0), blocks(0) {
+    __device__ __forceinline__ tile_feed(const decode_args &p_, const decode_part &w_, uint32_t rings, uint32_t bars_)
+        : p(p_), w(w_), sent(0), to(0), seen(0), parity(0), blocks(0) {
         const int warp = threadIdx.x / 32;
         n = (w.end - w.begin - 16 * warp + 16 * WARPS - 1) / (16 * WARPS);
         ring = rings + (uint32_t)(warp * p.depth * BYTES);
@@ -118,6 +95,8 @@ template <int HDP> struct tile_feed {
         open();
         for (int i = 0; i < p.depth; i++) send();
     }
+
+    __device__ __forceinline__ int head_dim() const { return SWIZZLED ? HDP : p.a.head_dim; }
 
     __device__ __forceinline__ int position(int i) const {
         return w.begin + 16 * ((int)(threadIdx.x / 32) + WARPS * i);
@@ -131,7 +110,7 @@ template <int HDP> struct tile_feed {
             blocks = mine < w.end ? w.table[mine >> shift] : 0;
         }
         const int block = __shfl_sync(~0u, blocks, sent % 32);
-        return ((block * p.a.n_kv + kvh) << shift) + (pos & ((1 << shift) - 1));
+        return ((block * p.a.n_kv + w.kvh) << shift) + (pos & ((1 << shift) - 1));
     }
 
     /* The next tile, if there is one, to where the one `depth` before it was. */
@@ -145,39 +124,24 @@ template <int HDP> struct tile_feed {
         to = to + 1 == p.depth ? 0 : to + 1;
     }
 
-    __device__ __forceinline__ uint32_t piece_address(uint32_t at, int token, int piece) const {
-        if (p.swizzle) return at + piece / 8 * 2048 + token * 128 + ((piece ^ token) & 7) * 16;
-        return at + (token * p.a.head_dim + piece * 8) * 2;
+    /* Of the tile to be multiplied. */
+    __device__ __forceinline__ uint32_t k() const { return ring + (uint32_t)(seen * BYTES); }
+    __device__ __forceinline__ uint32_t v() const { return k() + HALF_BYTES; }
+
+    /* Of 16-byte piece number `piece` of a position. */
+    __device__ __forceinline__ uint32_t at(int token, int piece) const {
+        if (SWIZZLED) return (uint32_t)(piece / 8 * 2048 + token * 128 + ((piece ^ token) & 7) * 16);
+        return (uint32_t)(token * p.a.head_dim * 2 + piece * 16);
     }
 
-    __device__ __forceinline__ void fetch_k(uint4 k[HDP / 32][2]) const {
-        const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-        const uint32_t at = ring + (uint32_t)(seen * BYTES);
-#pragma unroll
-        for (int c = 0; c < HDP / 32; c++)
-#pragma unroll
-            for (int i = 0; i < 2; i++)
-                k[c][i] = k_piece(c, t) * 8 < p.a.head_dim ? shared_piece(piece_address(at, g + 8 * i, k_piece(c, t)))
-                                                           : make_uint4(0, 0, 0, 0);
-    }
-
-    /* Positions from `left` on count as zeros: their weight may be 0, but 0 * NaN is not. */
-    __device__ __forceinline__ void fetch_v(uint4 v[HDP / 64][4], int left) const {
-        const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-        const uint32_t at = ring + (uint32_t)(seen * BYTES + HALF_BYTES);
-#pragma unroll
-        for (int c = 0; c < HDP / 64; c++)
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                v[c][i] = v_piece(c, g) * 8 < p.a.head_dim
-                              ? shared_piece(piece_address(at, v_token(i, t), v_piece(c, g)))
-                              : make_uint4(0, 0, 0, 0);
-        if (left >= 16) return;
-#pragma unroll
-        for (int c = 0; c < HDP / 64; c++)
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                if (v_token(i, t) >= left) v[c][i] = make_uint4(0, 0, 0, 0);
+    /* Position `token` of K or V from a row in shared memory, or zeros. */
+    __device__ __forceinline__ void put_row(uint32_t tile, int token, const uint16_t *from) const {
+        for (int i = threadIdx.x % 32; i < head_dim() / 8; i += 32) {
+            const uint4 u = from ? *(const uint4 *)(from + 8 * i) : make_uint4(0, 0, 0, 0);
+            asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(tile + at(token, i)), "r"(u.x), "r"(u.y),
+                         "r"(u.z), "r"(u.w)
+                         : "memory");
+        }
     }
 
     /* All lanes have read the tile: to the next one. */
@@ -196,12 +160,12 @@ template <int HDP> struct tile_feed {
         __syncwarp();
     }
 
-    __device__ __forceinline__ void copy(uint32_t at, uint32_t bar, int row) const {
+    __device__ __forceinline__ void copy(uint32_t tile, uint32_t bar, int row) const {
         if (threadIdx.x % 32 != 0) return;
         const uint64_t policy = mw_policy_evict_first(); /* nothing is read twice */
-        mw_bar_expect(bar, (uint32_t)(2 * 16 * p.a.head_dim * 2));
-        mw_bulk3(at, &p.k_map, 0, row, 0, bar, policy);
-        mw_bulk3(at + HALF_BYTES, &p.v_map, 0, row, 0, bar, policy);
+        mw_bar_expect(bar, (uint32_t)(2 * 16 * head_dim() * 2));
+        mw_bulk3(tile, &p.k_map, 0, row, 0, bar, policy);
+        mw_bulk3(tile + HALF_BYTES, &p.v_map, 0, row, 0, bar, policy);
     }
 
     __device__ __forceinline__ void end_copy() const {}
@@ -212,14 +176,14 @@ template <int HDP> struct tile_feed {
 #else
     __device__ __forceinline__ void open() const {}
 
-    __device__ __forceinline__ void copy(uint32_t at, uint32_t, int row) const {
-        const int hd = p.a.head_dim, pieces = hd / 8;
-        const uint16_t *k = (const uint16_t *)p.a.k_cache + (int64_t)row * hd;
-        const uint16_t *v = (const uint16_t *)p.a.v_cache + (int64_t)row * hd;
+    __device__ __forceinline__ void copy(uint32_t tile, uint32_t, int row) const {
+        const int hd = head_dim(), pieces = hd / 8;
+        const uint16_t *from_k = (const uint16_t *)p.a.k_cache + (int64_t)row * hd;
+        const uint16_t *from_v = (const uint16_t *)p.a.v_cache + (int64_t)row * hd;
         for (int i = threadIdx.x % 32; i < 16 * pieces; i += 32) {
-            const uint32_t to_k = piece_address(at, i / pieces, i % pieces);
-            mw_cp16(to_k, k + i * 8, true);
-            mw_cp16(to_k + HALF_BYTES, v + i * 8, true);
+            const uint32_t to_k = tile + at(i / pieces, i % pieces);
+            mw_cp16(to_k, from_k + i * 8, true);
+            mw_cp16(to_k + HALF_BYTES, from_v + i * 8, true);
         }
     }
 

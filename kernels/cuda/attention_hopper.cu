@@ -400,10 +400,8 @@ static __device__ __forceinline__ void compute(const hopper_args &p, hopper_bars
             }
             mw_pin(st.s);
             __syncwarp();
-            if (lane == 0) {
-                mw_bar_arrive(bars.empty(0, stage));
-                if (from + BN >= w.end) mw_bar_arrive(bars.q_empty());
-            }
+            if (lane == 0) mw_bar_arrive(bars.empty(0, stage));
+            if (from + BN >= w.end) mw_bar_arrive(bars.q_empty()); /* every thread: each has read the item */
             weigh(st, a, from, from + BN - 1 > all || from <= none, alpha);
             if (!first) {
                 mw_wgmma_wait<0>();
@@ -439,7 +437,7 @@ static __global__ void __launch_bounds__(THREADS, 1) hopper_kernel(const __grid_
     const hopper_bars bars = {mw_smem(barriers)};
     if (threadIdx.x == 0) {
         mw_bar_init(bars.q_full(), 1);
-        mw_bar_init(bars.q_empty(), 8);
+        mw_bar_init(bars.q_empty(), 2 * WG);
         for (int i = 0; i < 2 * STAGES; i++) {
             mw_bar_init(bars.full(0, i), 1);
             mw_bar_init(bars.empty(0, i), 8);

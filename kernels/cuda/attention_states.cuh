@@ -16,32 +16,24 @@ static __device__ __forceinline__ mw_quad mw_no_quad() {
     return mw_quad{make_float4(0, 0, 0, 0), -1e30f, 0};
 }
 
-/* sum, then q: the same bits wherever it is done. */
-static __device__ __forceinline__ mw_quad mw_fold(const mw_quad &sum, const mw_quad &q) {
-    mw_quad r;
-    r.m = fmaxf(sum.m, q.m);
-    float f = mw_exp2(sum.m - r.m), h = mw_exp2(q.m - r.m);
-    r.o.x = __fmaf_rn(q.o.x, h, __fmul_rn(sum.o.x, f));
-    r.o.y = __fmaf_rn(q.o.y, h, __fmul_rn(sum.o.y, f));
-    r.o.z = __fmaf_rn(q.o.z, h, __fmul_rn(sum.o.z, f));
-    r.o.w = __fmaf_rn(q.o.w, h, __fmul_rn(sum.o.w, f));
-    r.l = __fmaf_rn(q.l, h, __fmul_rn(sum.l, f));
-    return r;
-}
-
-#define MW_QUADS_AT_ONCE 8 /* whose loads are in flight at a time */
-
-/* Quads 0 .. n-1, first to last; read(i) loads one. */
-template <typename F> static __device__ __forceinline__ mw_quad mw_merge(int n, F read) {
-    mw_quad sum = mw_no_quad();
-    for (int i = 0; i < n; i += MW_QUADS_AT_ONCE) {
-        mw_quad q[MW_QUADS_AT_ONCE];
+/* The first n of N quads, n > 0, in order; read(i) loads one. */
+template <int N, typename F> static __device__ __forceinline__ mw_quad mw_merge(int n, F read) {
+    mw_quad q[N], sum = mw_no_quad();
 #pragma unroll
-        for (int k = 0; k < MW_QUADS_AT_ONCE; k++)
-            if (i + k < n) q[k] = read(i + k);
+    for (int i = 0; i < N; i++)
+        if (i < n) q[i] = read(i);
 #pragma unroll
-        for (int k = 0; k < MW_QUADS_AT_ONCE; k++)
-            if (i + k < n) sum = mw_fold(sum, q[k]);
+    for (int i = 0; i < N; i++)
+        if (i < n) sum.m = fmaxf(sum.m, q[i].m);
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        if (i >= n) continue;
+        const float f = mw_exp2(q[i].m - sum.m);
+        sum.o.x = fmaf(q[i].o.x, f, sum.o.x);
+        sum.o.y = fmaf(q[i].o.y, f, sum.o.y);
+        sum.o.z = fmaf(q[i].o.z, f, sum.o.z);
+        sum.o.w = fmaf(q[i].o.w, f, sum.o.w);
+        sum.l = fmaf(q[i].l, f, sum.l);
     }
     return sum;
 }
@@ -87,6 +79,7 @@ static __device__ __forceinline__ bool mw_last_of(uint32_t *counter, int n) {
 struct mw_mailbox {                   /* in shared memory, at the same place in every block */
     uint32_t barrier, quads, scalars; /* float4 [blocks][slice], then float2 [blocks][slice]: maximum and sum */
     int slice;                        /* quads of a block */
+    float inverse;                    /* 1 / slice */
 };
 
 #define MW_MAIL_BYTES 24 /* of a quad */
@@ -109,8 +102,9 @@ static __device__ __forceinline__ void mw_mail_expect(const mw_mailbox &box, int
     mw_bar_expect(box.barrier, (uint32_t)(quads * MW_MAIL_BYTES));
 }
 
+/* Relaxed: mw_mail_open has published its barrier, and there is nothing else to be seen. */
 static __device__ __forceinline__ void mw_cluster_arrive() {
-    asm volatile("barrier.cluster.arrive.release;" ::: "memory");
+    asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
 }
 
 /* Every mailbox of the cluster is open. All threads that have arrived. */
@@ -120,7 +114,7 @@ static __device__ __forceinline__ void mw_cluster_wait() {
 
 /* Quad i of block `from` of the cluster to whom it belongs. */
 static __device__ __forceinline__ void mw_mail_push(const mw_mailbox &box, int from, int i, const mw_quad &q) {
-    const int to = i / box.slice, at = from * box.slice + i % box.slice;
+    const int to = (int)(((float)i + 0.5f) * box.inverse), at = from * box.slice + i - to * box.slice;
     const uint32_t barrier = mw_remote(box.barrier, to);
     asm volatile(
         "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(
@@ -134,15 +128,10 @@ static __device__ __forceinline__ void mw_mail_push(const mw_mailbox &box, int f
 }
 
 static __device__ __forceinline__ void mw_mail_wait(const mw_mailbox &box) {
-    uint32_t done;
-    do {
-        asm volatile("{\n.reg .pred p;\n"
-                     "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], 0;\n"
-                     "selp.u32 %0, 1, 0, p;\n}"
-                     : "=r"(done)
-                     : "r"(box.barrier)
-                     : "memory");
-    } while (!done);
+    asm volatile("{\n.reg .pred p;\nagain%=:\n"
+                 "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%0], 0;\n"
+                 "@!p bra again%=;\n}" ::"r"(box.barrier)
+                 : "memory");
 }
 
 /* What block `from` pushed as quad i of this block's slice. */

@@ -84,7 +84,7 @@ template <typename F> static double time_chain(int n, F fn) {
 }
 
 struct bench_case {
-    int seqs, rows, ctx;
+    int seqs, rows, ctx, bound; /* bound: max_ctx, as a recorded step has it; 0: ctx */
 };
 
 static mw_attn attn_of() {
@@ -114,7 +114,8 @@ static void bench_attention(bench_case c) {
         }
     std::vector<float> rope((size_t)c.ctx * HD, 0.7f);
     mw_batch b = {};
-    b.n_tokens = tokens, b.n_seqs = c.seqs, b.max_rows = c.rows, b.max_ctx = c.ctx, b.block_stride = blocks;
+    b.n_tokens = tokens, b.n_seqs = c.seqs, b.max_rows = c.rows, b.max_ctx = c.bound ? c.bound : c.ctx;
+    b.block_stride = blocks;
     int32_t *arrays[5] = {upload(start), upload(ctx), upload(table), upload(pos), upload(slot)};
     b.q_start = arrays[0], b.ctx_len = arrays[1], b.block_table = arrays[2], b.pos = arrays[3], b.slot = arrays[4];
     mw_attn a = attn_of();
@@ -137,8 +138,8 @@ static void bench_attention(bench_case c) {
         printf("prefill %3d x %5d rows, ctx %6d: %9.1f us  %6.1f TF/s   with RoPE and KV store %9.1f us\n", c.seqs,
                c.rows, c.ctx, us, flops / us * 1e-6, pair);
     } else {
-        printf("decode  %3d x ctx %6d: %8.2f us  %5.2f TB/s   with RoPE and KV store %8.2f us\n", c.seqs, c.ctx, us,
-               (double)copy * 4 / us * 1e-6, pair);
+        printf("decode  %3d x ctx %6d of %6d: %8.2f us  %5.2f TB/s   with RoPE and KV store %8.2f us\n", c.seqs, c.ctx,
+               b.max_ctx, us, (double)copy * 4 / us * 1e-6, pair);
     }
     for (int32_t *p : arrays) K->free(D, p);
     K->free(D, d_rope), K->free(D, k), K->free(D, v), K->free(D, qkv), K->free(D, out);
@@ -243,10 +244,11 @@ static void bench_head() {
 }
 
 int main(int argc, char **argv) {
-    static const bench_case cases[] = {{1, 1, 512},     {1, 1, 1024},    {1, 1, 8192},    {1, 1, 32768},
-                                       {8, 1, 1024},    {32, 1, 4096},   {64, 1, 1024},   {128, 1, 1024},
-                                       {1, 2048, 2048}, {1, 4096, 4096}, {1, 8192, 8192}, {1, 512, 32768},
-                                       {8, 512, 512}};
+    static const bench_case cases[] = {
+        {1, 1, 512, 0},      {1, 1, 1024, 0},      {1, 1, 8192, 0},   {1, 1, 32768, 0},   {8, 1, 1024, 0},
+        {32, 1, 4096, 0},    {64, 1, 1024, 0},     {128, 1, 1024, 0}, {1, 2048, 2048, 0}, {1, 4096, 4096, 0},
+        {1, 8192, 8192, 0},  {1, 512, 32768, 0},   {8, 512, 512, 0},  {1, 1, 1100, 4096}, {1, 1, 1100, 131072},
+        {64, 1, 1100, 4096}, {64, 1, 1100, 131072}};
     mw_dev_info info;
     mw_dev_opts opts = {};
     opts.act = argc > 1 && strcmp(argv[1], "bf16") == 0 ? MW_BF16 : MW_F16;
