@@ -1,6 +1,7 @@
 #include "worker/text/constraint.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,9 +9,12 @@
 #include "worker/text/constraint_schema.h"
 #include "worker/text/constraint_vocab.h"
 
-#define KEPT        16                /* constraints that nobody uses any more */
-#define TABLE_BYTES ((size_t)8 << 20) /* of one constraint, before they are thrown away */
-#define MASK_BYTES  ((size_t)8 << 20) /* of one constraint */
+#define KEPT        16                  /* constraints that nobody uses any more */
+#define RULE_BYTES  ((size_t)1 << 30)   /* of all constraints together */
+#define TABLE_BYTES ((size_t)4 << 20)   /* of one constraint, before they are thrown away */
+#define MASK_BYTES  ((size_t)8 << 20)   /* of one constraint */
+#define ALL_MASKS   ((size_t)512 << 20) /* bytes, of all constraints but for a few masks each */
+#define FEW_MASKS   4
 #define MAX_MASKS   1024
 
 typedef struct {
@@ -42,6 +46,8 @@ struct mw_grammar {
     mw_vocab vocab; /* built when it is first needed */
     bool has_vocab;
     mw_constraint *list; /* all there are */
+    size_t rule_bytes;   /* of them */
+    atomic_size_t mask_bytes;
     uint64_t tick;
 };
 
@@ -64,8 +70,14 @@ fail:
     return st;
 }
 
+static size_t rule_bytes(const mw_constraint *c) {
+    const mw_nfa *n = &c->nfa;
+    return n->cap_nodes * sizeof *n->node + n->cap_edges * sizeof *n->edge + n->cap_rules * sizeof *n->rule;
+}
+
 static void destroy(mw_constraint *c) {
     if (!c) return;
+    atomic_fetch_sub(&c->g->mask_bytes, c->n_masks * mw_mask_words(c->g->size) * sizeof(uint32_t));
     for (size_t i = 0; i < c->n_masks; i++) free(c->mask[i].bits);
     free(c->mask);
     mw_dfa_free(&c->dfa);
@@ -94,7 +106,7 @@ static mw_constraint *find(mw_grammar *g, const char *schema) {
     return NULL;
 }
 
-/* Of those that nobody uses, the least recently used go. */
+/* Of those that nobody uses, the least recently used go: when they are many, or all are large. */
 static void trim(mw_grammar *g) {
     for (;;) {
         mw_constraint **oldest = NULL;
@@ -104,9 +116,10 @@ static void trim(mw_grammar *g) {
             idle++;
             if (!oldest || (*at)->used < (*oldest)->used) oldest = at;
         }
-        if (idle <= KEPT) return;
+        if (idle == 0 || (idle <= KEPT && g->rule_bytes <= RULE_BYTES / 2)) return;
         mw_constraint *c = *oldest;
         *oldest = c->next;
+        g->rule_bytes -= rule_bytes(c);
         destroy(c);
     }
 }
@@ -164,7 +177,8 @@ mw_status mw_grammar_compile(mw_grammar *g, const char *schema, mw_constraint **
         if ((st = make(g, schema, &fresh)) != MW_OK) return st;
         pthread_mutex_lock(&g->lock);
         c = take(g, schema);
-        if (!c && fresh) {
+        if (!c && fresh && g->rule_bytes + rule_bytes(fresh) <= RULE_BYTES) {
+            g->rule_bytes += rule_bytes(fresh);
             fresh->next = g->list;
             g->list = fresh;
             fresh = NULL;
@@ -174,6 +188,7 @@ mw_status mw_grammar_compile(mw_grammar *g, const char *schema, mw_constraint **
         pthread_mutex_unlock(&g->lock);
         destroy(fresh);
     }
+    if (!c) return MW_FAIL(MW_ERR_BUSY, "the schemas of all requests together are too large");
     *out = c;
     return MW_OK;
 }
@@ -281,6 +296,12 @@ fail:
     return st;
 }
 
+/* May the constraint keep one mask more? */
+static bool may_grow(const mw_constraint *c) {
+    if (c->n_masks < FEW_MASKS) return true;
+    return c->n_masks < c->max_masks && atomic_load(&c->g->mask_bytes) < ALL_MASKS;
+}
+
 static mw_status find_mask(mw_constraint *c, int32_t state, mask_slot **out) {
     mask_slot *oldest = NULL;
     if (c->mask_epoch != c->dfa.epoch) {
@@ -296,10 +317,11 @@ static mw_status find_mask(mw_constraint *c, int32_t state, mask_slot **out) {
         }
         if (!oldest || m->used < oldest->used) oldest = m;
     }
-    if (!oldest || (oldest->state >= 0 && c->n_masks < c->max_masks)) {
+    if (!oldest || (oldest->state >= 0 && may_grow(c))) {
         uint32_t *bits = NULL;
         mw_status st = MW_CALLOC(&bits, mw_mask_words(c->g->size), "token mask");
         if (st != MW_OK) return st;
+        atomic_fetch_add(&c->g->mask_bytes, mw_mask_words(c->g->size) * sizeof *bits);
         oldest = &c->mask[c->n_masks++];
         *oldest = (mask_slot){.bits = bits};
     }

@@ -26,7 +26,7 @@ void mw_grammar_close(mw_grammar *g);
 
 /* schema: the text of a JSON Schema, or NULL for any JSON object. The result is shared: release it with
  * mw_constraint_release. MW_ERR_USAGE: not a schema, or no value satisfies it. MW_ERR_UNSUPPORTED names the keyword and
- * its place. MW_ERR_LIMIT: too large. */
+ * its place. MW_ERR_LIMIT: too large. MW_ERR_BUSY: all constraints in use are too large together. */
 MW_MUST_CHECK mw_status mw_grammar_compile(mw_grammar *g, const char *schema, mw_constraint **out);
 void mw_constraint_release(mw_constraint *c); /* NULL allowed */
 
