@@ -51,7 +51,7 @@ def help_and_version():
     out, _ = run(["--help"])
     check("--help has every flag of a request", all("--" + w in out for w in (
         "max-tokens", "temperature", "top-k", "top-p", "min-p", "seed", "stop", "logprobs", "prompt-logprobs", "ignore-eos", "n",
-        "repetition-penalty", "presence-penalty", "frequency-penalty", "logit-bias")), out)
+        "repetition-penalty", "presence-penalty", "frequency-penalty", "logit-bias", "json", "json-schema")), out)
     check("--help has the environment and the exit codes", "MARLIN_TIMEOUT" in out and "Exit codes" in out)
     out, err = run(["--help"], np=3)
     check("--help on three ranks is printed once", out.count("Usage:") == 1, out[:200])
