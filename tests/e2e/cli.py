@@ -52,6 +52,9 @@ def help_and_version():
     check("--help has every flag of a request", all("--" + w in out for w in (
         "max-tokens", "temperature", "top-k", "top-p", "min-p", "seed", "stop", "logprobs", "prompt-logprobs", "ignore-eos", "n",
         "repetition-penalty", "presence-penalty", "frequency-penalty", "logit-bias", "json", "json-schema")), out)
+    check("--help has every flag of the server", all("--" + w in out for w in (
+        "listen", "api-key", "api-key-file", "served-model-name", "cors-origin", "drain-timeout", "idle-timeout", "request-timeout",
+        "max-connections", "max-body", "max-header", "max-queue", "no-prefix-cache", "batch-in", "batch-out")), out)
     check("--help has the environment and the exit codes", "MARLIN_TIMEOUT" in out and "Exit codes" in out)
     out, err = run(["--help"], np=3)
     check("--help on three ranks is printed once", out.count("Usage:") == 1, out[:200])

@@ -299,6 +299,14 @@ static mw_status take_done(mw_call *c, mw_part *p, int choice, const mw_event *e
     return MW_OK;
 }
 
+/* Nobody reads what has come. */
+static void give_up(mw_call *c) {
+    mw_status told = mw_api_fail(&c->err, 408, "slow_reader", NULL,
+                                 "the answer is read too slowly: %zu bytes of it wait", c->bytes_pending);
+    (void)told;
+    wake(c);
+}
+
 static void take_event(mw_call *c, mw_part *p, mw_event *ev) {
     mw_status st = MW_OK;
     int choice = (int)(p - c->part) * c->sampling.n + ev->index;
@@ -331,11 +339,7 @@ static void take_event(mw_call *c, mw_part *p, mw_event *ev) {
         break;
     }
     if (st != MW_OK) set_error(c, st, mw_error_text());
-    if (c->stream && c->bytes_pending > MW_CALL_MAX_PENDING && c->err.http == 0) {
-        st = mw_api_fail(&c->err, 408, "slow_reader", NULL, "the answer is read too slowly: %zu bytes of it wait",
-                         c->bytes_pending);
-        wake(c);
-    }
+    if (c->stream && c->bytes_pending > MW_CALL_MAX_PENDING && c->err.http == 0) give_up(c);
 }
 
 void mw_call_take(mw_event *ev) {
