@@ -150,14 +150,15 @@ fail:
     return st;
 }
 
-static mw_status end_one(bench_client *c, CURL *curl, CURLcode code) {
+static void end_one(bench_client *c, CURL *curl, CURLcode code) {
     transfer *t = NULL;
     long status = 0;
     char text[256];
     curl_easy_getinfo(curl, CURLINFO_PRIVATE, (char **)&t);
     curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
-    mw_status st = t->st;
-    if (status != 0 && status != 200) {
+    if (t->st != MW_OK) { /* what came could not be kept: this request's failure, not the run's */
+        fail_request(t->r, mw_error_text(), strlen(mw_error_text()));
+    } else if (status != 0 && status != 200) {
         snprintf(text, sizeof text, "HTTP %ld: %.200s", status, t->plain.p ? t->plain.p : "");
         fail_request(t->r, text, strlen(text));
     } else if (code != CURLE_OK) {
@@ -167,22 +168,18 @@ static mw_status end_one(bench_client *c, CURL *curl, CURLcode code) {
     }
     curl_multi_remove_handle(c->multi, curl);
     transfer_free(t);
-    return st;
 }
 
 /* ---- running ----------------------------------------------------------------------------------------------------- */
 
-static mw_status collect(bench_client *c, int *ended) {
-    mw_status st = MW_OK;
+static void collect(bench_client *c, int *ended) {
     int left;
     CURLMsg *m;
     while ((m = curl_multi_info_read(c->multi, &left)) != NULL) {
         if (m->msg != CURLMSG_DONE) continue;
         (*ended)++;
-        MW_TRY(st, end_one(c, m->easy_handle, m->data.result));
+        end_one(c, m->easy_handle, m->data.result);
     }
-fail:
-    return st;
 }
 
 /* Milliseconds until something must be done without the network's help. */
@@ -203,7 +200,7 @@ mw_status bench_client_run(bench_client *c, bench_requests *r, int concurrency, 
             st = MW_FAIL(MW_ERR_INTERNAL, "libcurl cannot go on");
             goto fail;
         }
-        MW_TRY(st, collect(c, &ended));
+        collect(c, &ended);
     }
     *seconds = mw_now_s() - start;
 fail:

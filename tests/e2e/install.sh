@@ -13,7 +13,7 @@ export PATH=$prefix/bin:$PATH MARLIN_BACKEND=cpu
 lib=$(dirname "$(find "$prefix" -name libmarlin-worker.so | head -1)")
 export LD_LIBRARY_PATH=$lib PKG_CONFIG_PATH=$lib/pkgconfig
 
-for tool in marlin-worker marlin-convert marlin-pack; do
+for tool in marlin-worker marlin-convert marlin-pack marlin-bench; do
     "$tool" --version >/dev/null || fail "$tool --version"
     [ -f "$prefix/share/man/man1/$tool.1" ] || fail "no man page of $tool"
     [ -f "$prefix/share/bash-completion/completions/$tool" ] || fail "no completion for $tool"
