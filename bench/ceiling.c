@@ -29,19 +29,24 @@ static mw_status dense_call(void *arg, int i) {
     return w->b->k->linear(w->b->d, &w->w, w->m, w->x, w->w.k, w->y, w->w.n, false);
 }
 
+/* Once a run: gigabytes are touched. */
 static mw_status measure_memory(bench_dev *b, bench_ceiling *out) {
+    static double read, copy;
     mw_status st = MW_OK;
     bench_samples s = {0};
     work w = {.b = b, .bytes = piece(b)};
     double t;
+    out->read = read;
+    out->copy = copy;
+    if (read > 0) return MW_OK;
     MW_TRY(st, bench_dev_alloc(b, &w.a, w.bytes, "ceiling"));
     MW_TRY(st, bench_dev_alloc(b, &w.c, w.bytes, "ceiling"));
     MW_TRY(st, b->p->fill(b->d, w.a, MW_U32, w.bytes / 4, 0, 0, 1));
     MW_TRY(st, b->p->fill(b->d, w.c, MW_U32, w.bytes / 4, 0, 0, 2));
     MW_TRY(st, bench_chain_read(b, w.a, w.bytes, 0, 1, &t));
-    out->read = (double)w.bytes / t;
+    out->read = read = (double)w.bytes / t;
     MW_TRY(st, bench_chain(b, 1, copy_call, &w, &s));
-    out->copy = 2 * (double)w.bytes / bench_stats_of(&s).median;
+    out->copy = copy = 2 * (double)w.bytes / bench_stats_of(&s).median;
 fail:
     bench_samples_free(&s);
     bench_dev_free(b, w.a);
