@@ -290,9 +290,12 @@ def ranks_of(pid):
 def broken_rank(victim, sig, extra, name, codes, words):
     """Start a long job on 4 ranks, signal one of them in the middle of it: the rest must end within 10 s of that."""
     global failures
-    p = subprocess.Popen(command(4, [MODEL, "--prompt", "x", "--max-tokens", "-1", "--ignore-eos", "--temperature", "1"] + extra),
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
-    p.stdout.read(20)  # generation has begun
+    p = subprocess.Popen(command(4, [MODEL, "--max-tokens", "300", "--ignore-eos", "--temperature", "1"] + extra),
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    p.stdin.write(b"x\n" * 400)  # far more than is done before the signal, on any machine
+    p.stdin.close()
+    p.stdin = None  # communicate() would flush it
+    p.stdout.read(20)  # the first answer is there, the others are under way
     pids = ranks_of(p.pid)
     assert len(pids) == 4, pids
     start = time.time()
@@ -347,4 +350,5 @@ def main():
     sys.exit(failures != 0)
 
 
-main()
+if __name__ == "__main__":
+    main()
