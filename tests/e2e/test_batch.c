@@ -4,7 +4,7 @@
  * the last bits of a logit may differ (docs/NUMERICS.md, "Company"), so an answer may leave the reference where its two
  * best tokens are closer than the promised bound, and only there, and only for the second best.
  *
- *   test_batch [cpu|cuda] [seed] [ahead]      ahead: a step is planned before the tokens of the last one are known
+ *   test_batch [cpu|cuda] [seed|-] [ahead|-] [model]    ahead: a step is planned before the last one's tokens are known
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -229,7 +229,7 @@ int main(int argc, char **argv) {
      * threads that wait for each other are slow. */
     mw_engine_options o = {.model = argc > 4 ? argv[4] : MODEL,
                            .backend = argc > 1 ? argv[1] : "cpu",
-                           .overlap = argc > 3,
+                           .overlap = argc > 3 && strcmp(argv[3], "ahead") == 0,
                            .ctx = 224,
                            .threads = 1,
                            .max_seqs = 16,

@@ -416,14 +416,14 @@ static void test_wake_up(mw_engine *e) {
           idle * 1e3);
 }
 
-/* test_engine [cpu|cuda] [ahead]    ahead: a step is planned before the tokens of the last one are known */
+/* test_engine [cpu|cuda] [ahead|-] [model]    ahead: a step is planned before the tokens of the last one are known */
 int main(int argc, char **argv) {
     mw_engine *e = NULL;
     /* A KV head of this model takes 1 kB a token, a rank has at least one: room for 17 blocks of 16 tokens at most four
      * times over, while test_company wants some 50 blocks. Sequences are preempted. */
-    mw_engine_options o = {.model = argc > 2 ? argv[2] : MODEL,
+    mw_engine_options o = {.model = argc > 3 ? argv[3] : MODEL,
                            .backend = argc > 1 ? argv[1] : "cpu",
-                           .overlap = argc > 2,
+                           .overlap = argc > 2 && strcmp(argv[2], "ahead") == 0,
                            .ctx = 128,
                            .max_seqs = 16,
                            .max_step_tokens = 32,
