@@ -330,6 +330,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS) decode_kernel(const __
     if (rotate) {
         angles = mw_load_angles(p.rope.table, w.pos0, hd, threadIdx.x % MW_ROPE_LANES);
         mw_pdl_wait();
+        mw_pdl_trigger();
     }
     stage_rows<KV, HDP>(p, w, hd, angles, s);
     __syncthreads();
@@ -436,12 +437,17 @@ static mw_status make_maps(decode_args *p) {
                        : st;
 }
 
-/* log2 of the parts of a context: as many as fill the device, of 64 tokens at least; where a cluster of blocks is
- * enough to keep the memory busy, not more than it has, since what clusters share goes through memory. */
+/* log2 of the parts of a context, of 64 tokens at least. Parts of one cluster meet cheaply: three quarters of the
+ * multiprocessors at work are enough to keep the memory busy, or a cluster for a context that is not long; beyond that,
+ * enough blocks for two on a multiprocessor. */
 static int choose_parts(const mw_dev *d, int max_ctx, int64_t units) {
     int shift = 0;
-    while (units << shift < (int64_t)d->n_sm * BLOCKS * 3 / 4 && max_ctx >> (shift + 1) >= 16 * WARPS && shift < 6)
-        if (1 << ++shift == CLUSTER && max_ctx <= CLUSTER_TOKENS) break;
+    while (max_ctx >> (shift + 1) >= 16 * WARPS && shift < 6) {
+        const bool one = 1 << shift < CLUSTER;
+        if (units << shift >= (int64_t)d->n_sm * (one ? 3 : 6) / 4) break;
+        if (!one && max_ctx <= CLUSTER_TOKENS) break;
+        shift++;
+    }
     return shift;
 }
 

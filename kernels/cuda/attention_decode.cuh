@@ -9,7 +9,7 @@
 #define COLS           8
 #define CLUSTER        8 /* blocks of a cluster, at most */
 #define BLOCKS         2 /* on a multiprocessor: more of them have less room for copies each */
-#define MAX_DEPTH      4
+#define MAX_DEPTH      6
 #define CLUSTER_TOKENS 4096 /* of a context that one cluster is enough for */
 #define RESERVED                                                                                                       \
     2304 /* bytes of shared memory that a block takes besides: the system's, static variables, alignment               \

@@ -145,8 +145,8 @@ static void bench_attention(bench_case c) {
     K->free(D, d_rope), K->free(D, k), K->free(D, v), K->free(D, qkv), K->free(D, out);
 }
 
-/* What attention adds to a decode step: a chain of the int4 projection in front of it, attention, and the projection
- * behind it, less a chain of the two projections; weights and caches cold. */
+/* What attention adds to a decode step: a chain of a norm, the int4 projection in front of attention, attention, and
+ * the projection behind it, less the same without attention; weights and caches cold. */
 static void bench_layer(int ctx) {
     const int64_t h = 4096;
     const int blocks = (ctx + BLOCK - 1) / BLOCK, copies = 16;
@@ -178,19 +178,23 @@ static void bench_layer(int ctx) {
         l.w4.tiles = w, l.w4.scales = scales, l.w4.scale_dtype = D->act, l.w4.group = 128;
         OK(K->linear(D, &l, 1, in, h, out, n, false));
     };
+    void *xn = device_noise((size_t)h);
+    float *d_norm = upload(std::vector<float>((size_t)h, 1e-4f));
     double us[3]; /* nothing in between, the smallest kernel there is, attention */
     for (int with = 0; with < 3; with++)
         us[with] = time_chain(64, [&](int i) {
             size_t c = (size_t)(i % copies), at = c * copy * 2;
-            project(WIDTH, wq + c * qkv_words, sq, x, qkv);
+            project(WIDTH, wq + c * qkv_words, sq, xn, qkv);
             if (with == 1) OK(K->take_rows(D, y, qkv, 1, 8, arrays[0]));
             if (with == 2) OK(K->attention(D, &a, &b, qkv, WIDTH, k + at, v + at, y, N_Q * HD));
             project(h, wo + c * o_words, so, y, z);
+            OK(K->add_norm(D, x, z, xn, 1, h, d_norm, 1e-5f, nullptr));
         });
-    printf("layer   ctx %6d: qkv and o %.2f us, with attention %.2f: %.2f us added (any kernel there: %.2f)\n", ctx,
-           us[0], us[2], us[2] - us[0], us[1] - us[0]);
+    printf("layer   ctx %6d: norm, qkv and o %.2f us, with attention %.2f: %.2f us added (any kernel there: %.2f)\n",
+           ctx, us[0], us[2], us[2] - us[0], us[1] - us[0]);
     for (int32_t *p : arrays) K->free(D, p);
-    for (void *p : {(void *)d_rope, (void *)k, (void *)v, (void *)wq, (void *)wo, (void *)sq, (void *)so, x, qkv, y, z})
+    for (void *p : {(void *)d_rope, (void *)k, (void *)v, (void *)wq, (void *)wo, (void *)sq, (void *)so, x, xn,
+                    (void *)d_norm, qkv, y, z})
         K->free(D, p);
 }
 
