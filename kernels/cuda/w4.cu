@@ -41,6 +41,31 @@ static mw_status encode2(CUtensorMap *map, const char *what, CUtensorMapDataType
     return encode(map, what, type, 2, base, dims, strides, box, false);
 }
 
+static mw_status encode_blocks(CUtensorMap *map, const char *what, CUtensorMapDataType type, size_t elem,
+                               const void *base, int per_block, int64_t blocks, int64_t rows, int box_blocks,
+                               int box_rows) {
+    cuuint64_t dims[3] = {(cuuint64_t)per_block, (cuuint64_t)blocks, (cuuint64_t)rows};
+    cuuint64_t strides[2] = {per_block * elem, (cuuint64_t)blocks * per_block * elem};
+    cuuint32_t box[3] = {(cuuint32_t)per_block, (cuuint32_t)box_blocks, (cuuint32_t)box_rows};
+    return encode(map, what, type, 3, base, dims, strides, box, false);
+}
+
+/* Tiles, scales and zeros as [rows][n/64][a block of 64 columns]: a box may be wider than 256 elements. */
+static mw_status encode_wide(mw_w4_args *a, const mw_w4_config *c, int64_t n) {
+    int64_t blocks = n / 64;
+    int box = c->bn / 64;
+    mw_status st = encode_blocks(&a->map_w, "tiles", CU_TENSOR_MAP_DATA_TYPE_UINT32, 4, a->tiles, 128, blocks,
+                                 a->k_tiles, box, c->kb / 16);
+    if (st == MW_OK)
+        st = encode_blocks(&a->map_s, "scales",
+                           a->scale_size == 4 ? CU_TENSOR_MAP_DATA_TYPE_UINT32 : CU_TENSOR_MAP_DATA_TYPE_UINT16,
+                           (size_t)a->scale_size, a->scales, 64, blocks, a->groups, box, c->scale_rows);
+    if (st == MW_OK && a->zeros)
+        st = encode_blocks(&a->map_z, "zeros", CU_TENSOR_MAP_DATA_TYPE_UINT8, 1, a->zeros, 64, blocks, a->groups, box,
+                           c->scale_rows);
+    return st;
+}
+
 static mw_status encode_all(mw_w4_args *a, const mw_w4_config *c, mw_dtype act, int64_t n) {
     /* x as [k/64][rows][64]: one copy brings whole slabs, swizzled as ldmatrix likes them. */
     cuuint64_t dims[3] = {64, (cuuint64_t)a->m, (cuuint64_t)(a->k_tiles + 3) / 4};
@@ -49,6 +74,7 @@ static mw_status encode_all(mw_w4_args *a, const mw_w4_config *c, mw_dtype act, 
     mw_status st =
         encode(&a->map_x, "x", act == MW_F16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3,
                a->x, dims, strides, box, true);
+    if (st == MW_OK && mw_w4_is_wgmma(c->variant)) return encode_wide(a, c, n);
     if (st == MW_OK)
         st = encode2(&a->map_w, "tiles", CU_TENSOR_MAP_DATA_TYPE_UINT32, 4, a->tiles, 2 * n, a->k_tiles, 2 * c->bn,
                      c->kb / 16);
@@ -92,6 +118,12 @@ static __global__ void copy_rows(uint16_t *dst, int64_t k_pad, const uint16_t *x
         dst[blockIdx.x * k_pad + i] = i < k ? x[blockIdx.x * ldx + i] : (uint16_t)0;
 }
 
+static mw_w4_kernel kernel_of(mw_dtype act, const mw_w4_config *c, bool zeros) {
+    if (!mw_w4_is_wgmma(c->variant))
+        return act == MW_F16 ? mw_w4_kernel_f16(c->variant) : mw_w4_kernel_bf16(c->variant);
+    return act == MW_F16 ? mw_w4_wgmma_f16(c->variant, c->fine, zeros) : mw_w4_wgmma_bf16(c->variant, c->fine, zeros);
+}
+
 static mw_status launch(mw_dev *d, const mw_w4_config *c, const mw_linear *w, int64_t m, const void *x, int64_t ldx,
                         void *y, int64_t ldy, bool y_f32) {
     const mw_w4 *q = &w->w4;
@@ -105,15 +137,17 @@ static mw_status launch(mw_dev *d, const mw_w4_config *c, const mw_linear *w, in
     a.scale_dtype = q->scale_dtype, a.scale_size = (int)mw_dtype_size(q->scale_dtype);
     a.m_tiles = c->m_tiles, a.n_tiles = c->n_tiles, a.k_stages = c->k_stages, a.waves = c->waves, a.row_band = ROW_BAND;
     int64_t cut = ((int64_t)c->m_tiles * c->n_tiles - (int64_t)c->waves * c->blocks) * c->k_stages;
+    if (cut < 0) cut = 0; /* whole tiles only, and the last wave is not full */
     a.cut = (int)(cut / c->blocks), a.cut_more = (int)(cut % c->blocks);
     a.kb_tiles = c->kb / 16, a.ring = c->ring, a.x_rows = c->x_rows, a.scale_rows = c->scale_rows;
     a.off_x = c->off_x, a.off_s = c->off_s, a.off_z = c->off_z, a.stage_bytes = c->stage_bytes;
     a.y_f32 = y_f32, a.y_pairs = (uintptr_t)y % 4 == 0 && ldy % 2 == 0;
+    a.y_rows16 = !y_f32 && aligned16(y) && ldy % 8 == 0;
     if (c->bulk) {
         mw_status st = encode_all(&a, c, d->act, w->n);
         if (st != MW_OK) return st;
     }
-    mw_w4_kernel f = d->act == MW_F16 ? mw_w4_kernel_f16(c->variant) : mw_w4_kernel_bf16(c->variant);
+    mw_w4_kernel f = kernel_of(d->act, c, q->zeros != NULL);
     mw_status st = mw_cuda_check(cudaFuncSetAttribute(f, cudaFuncAttributeMaxDynamicSharedMemorySize, c->smem),
                                  "shared memory of the int4 GEMM");
     if (st != MW_OK) return st;
@@ -125,7 +159,7 @@ mw_status mw_cuda_linear_w4_with(mw_dev *d, const mw_w4_config *c, const mw_line
                                  int64_t ldx, void *y, int64_t ldy, bool y_f32) {
     mw_status st = check(d, w, m, ldx, ldy);
     if (st != MW_OK) return st;
-    if (c->ring < 2 || (int64_t)c->blocks * c->bm * c->bn > (int64_t)MW_CUDA_COUNTERS)
+    if (c->ring < 2 || (int64_t)c->blocks * c->bm * c->bn * 2 > (int64_t)MW_CUDA_COUNTERS)
         return MW_FAIL(MW_ERR_INTERNAL, "int4 GEMM of m %lld, k %lld, n %lld does not fit %d bytes of shared memory",
                        (long long)m, (long long)w->k, (long long)w->n, (int)d->smem_max);
     if (aligned16(x) && ldx % 8 == 0 && w->k % COPY_ALIGN == 0) return launch(d, c, w, m, x, ldx, y, ldy, y_f32);

@@ -24,6 +24,7 @@ typedef struct mw_w4_args {
     int kb_tiles, ring, x_rows, scale_rows;
     int off_x, off_s, off_z, stage_bytes;
     bool y_f32, y_pairs; /* y_pairs: two neighbours of y may be stored as one word */
+    bool y_rows16;       /* y's rows are of 16 bits and begin at multiples of 16 bytes */
 } mw_w4_args;
 
 static __device__ __forceinline__ int mw_w4_group(const mw_w4_args &a, int kt) {
@@ -94,5 +95,7 @@ struct mw_w4_stages {
 typedef void (*mw_w4_kernel)(const mw_w4_args);
 mw_w4_kernel mw_w4_kernel_f16(mw_w4_variant v);
 mw_w4_kernel mw_w4_kernel_bf16(mw_w4_variant v);
+mw_w4_kernel mw_w4_wgmma_f16(mw_w4_variant v, bool fine, bool zeros);
+mw_w4_kernel mw_w4_wgmma_bf16(mw_w4_variant v, bool fine, bool zeros);
 
 #endif

@@ -6,14 +6,15 @@
 #define BLOCK_RESERVED 1024 /* shared memory the driver keeps for itself in every block */
 #define ALIGN          1024 /* the copy engine's 128-byte swizzle repeats after eight rows */
 
-static const char *const k_names[MW_W4_VARIANTS] = {"m8", "m32", "m64", "m128"};
+static const char *const k_names[MW_W4_VARIANTS] = {"m8",   "m32", "m64",  "m128",  "g32",  "g32w",
+                                                    "g64n", "g64", "g64w", "g128n", "g128", "g128b"};
 
 mw_w4_shape mw_cuda_w4_shape(mw_w4_variant v) {
     static const mw_w4_shape shape[MW_W4_VARIANTS] = {
-        [MW_W4_M8] = {1, 1, 1, 8, 2, 2},
-        [MW_W4_M32] = {2, 1, 2, 8, 2, 1},
-        [MW_W4_M64] = {4, 2, 2, 2, 2, 1},
-        [MW_W4_M128] = {4, 4, 2, 1, 1, 1},
+        [MW_W4_M8] = {1, 1, 1, 8, 2, 2},     [MW_W4_M32] = {2, 1, 2, 8, 2, 1},   [MW_W4_M64] = {4, 2, 2, 2, 2, 1},
+        [MW_W4_M128] = {4, 4, 2, 1, 1, 1},   [MW_W4_G32] = {4, 1, 4, 1, 1, 2},   [MW_W4_G32W] = {4, 1, 8, 1, 1, 1},
+        [MW_W4_G64N] = {8, 1, 2, 1, 1, 2},   [MW_W4_G64] = {8, 1, 4, 1, 1, 1},   [MW_W4_G64W] = {8, 1, 8, 1, 1, 1},
+        [MW_W4_G128N] = {16, 1, 2, 1, 1, 1}, [MW_W4_G128] = {16, 1, 4, 1, 1, 1}, [MW_W4_G128B] = {16, 1, 4, 1, 1, 1},
     };
     return shape[v];
 }
@@ -36,7 +37,43 @@ static int scale_rows(int kb, int64_t group, int64_t k) {
     return (int)(rows < k / group ? rows : k / group);
 }
 
+mw_w4_config mw_cuda_w4_wgmma(const mw_dev *d, int64_t m, const mw_linear *w, mw_w4_variant v, mw_w4_division how) {
+    mw_w4_shape s = mw_cuda_w4_shape(v);
+    mw_w4_config c = {.variant = v, .bm = 8 * s.mt, .bn = 64 * s.wn, .kb = 64, .bulk = true};
+    c.m_tiles = (int)ceil_div(m, c.bm);
+    c.n_tiles = (int)ceil_div(w->n, c.bn);
+    c.k_stages = (int)ceil_div(w->k, c.kb);
+    c.fine = w->w4.group % c.kb != 0;
+    c.x_rows = c.bm;
+    c.scale_rows = scale_rows(c.kb, w->w4.group, w->k);
+    c.off_x = c.bn * c.kb / 2;
+    c.off_s = c.off_x + c.x_rows * c.kb * 2;
+    c.off_z = c.off_s + round_up((int64_t)c.scale_rows * c.bn * (int64_t)mw_dtype_size(w->w4.scale_dtype), 128);
+    c.stage_bytes = round_up(c.off_z + (w->w4.zeros ? c.scale_rows * c.bn : 0), ALIGN);
+
+    int fixed = ALIGN + MW_W4_BAR_BYTES + 8 * MW_WG_OWN;
+    int64_t room = ((int64_t)d->smem_max + BLOCK_RESERVED) / s.blocks_per_sm - BLOCK_RESERVED - fixed;
+    int64_t ring = d->sm == 90 ? room / c.stage_bytes : 0;
+    c.ring = ring < 2 ? 0 : ring > MW_W4_MAX_RING ? MW_W4_MAX_RING : (int)ring;
+    c.smem = fixed + c.ring * c.stage_bytes;
+    c.threads = 256 + MW_W4_FEEDER;
+
+    int64_t tiles = (int64_t)c.m_tiles * c.n_tiles, stages = tiles * c.k_stages;
+    int64_t full = ceil_div(tiles, d->n_sm);
+    if (how == MW_W4_AUTO) how = tiles * 16 >= full * d->n_sm * 15 ? MW_W4_WHOLE : MW_W4_CUT;
+    if (how == MW_W4_WHOLE) {
+        c.blocks = tiles < d->n_sm ? (int)tiles : d->n_sm;
+        c.waves = (int)full;
+    } else {
+        c.blocks = stages < d->n_sm ? (int)stages : d->n_sm;
+        c.waves = (int)(tiles / c.blocks);
+    }
+    return c;
+}
+
 mw_w4_config mw_cuda_w4_layout(const mw_dev *d, int64_t m, const mw_linear *w, mw_w4_variant v, int kb) {
+    if (mw_w4_is_wgmma(v))
+        return mw_cuda_w4_wgmma(d, m, w, v, kb <= 64 ? MW_W4_CUT : kb <= 128 ? MW_W4_WHOLE : MW_W4_AUTO);
     mw_w4_shape s = mw_cuda_w4_shape(v);
     mw_w4_config c = {.variant = v, .bm = 8 * s.mt * s.wm, .bn = 64 * s.wn, .kb = kb, .bulk = d->sm >= 90};
     c.m_tiles = (int)ceil_div(m, c.bm);
@@ -80,6 +117,8 @@ static mw_w4_config first_fit(const mw_dev *d, int64_t m, const mw_linear *w, mw
  * ring of three or four. Nine to 32 rows run in tiles of 16: the second pass over the weights comes from L2. */
 mw_w4_config mw_cuda_w4_choose(const mw_dev *d, int64_t m, const mw_linear *w) {
     static const int kb[] = {512, 256, 128, 64};
+    if (m > 16 && d->sm == 90)
+        return mw_cuda_w4_wgmma(d, m, w, m <= 32 ? MW_W4_G32 : m <= 64 ? MW_W4_G64 : MW_W4_G128, MW_W4_AUTO);
     if (m <= 8) return first_fit(d, m, w, MW_W4_M8, kb, 3, 4);
     if (m <= 32) return first_fit(d, m, w, MW_W4_M32, kb, 3, 3);
     if (m <= 64) return first_fit(d, m, w, MW_W4_M64, kb + 1, 3, 3);

@@ -20,6 +20,12 @@ template <uint32_t mask, uint32_t bits> static __device__ __forceinline__ uint32
 template <typename T> struct mw_w4_math;
 
 template <> struct mw_w4_math<__half> {
+    static constexpr int dtype = MW_F16;
+    static __device__ __forceinline__ uint32_t mul(uint32_t a, uint32_t b) {
+        uint32_t r;
+        asm("mul.f16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+        return r;
+    }
     static __device__ __forceinline__ uint32_t sub(uint32_t a, uint32_t b) {
         uint32_t r;
         asm("sub.f16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
@@ -56,6 +62,11 @@ template <> struct mw_w4_math<__half> {
 };
 
 template <> struct mw_w4_math<__nv_bfloat16> {
+    static constexpr int dtype = MW_BF16;
+    static __device__ __forceinline__ uint32_t mul(uint32_t a, uint32_t b) {
+        __nv_bfloat162 r = __hmul2(*reinterpret_cast<__nv_bfloat162 *>(&a), *reinterpret_cast<__nv_bfloat162 *>(&b));
+        return *reinterpret_cast<uint32_t *>(&r);
+    }
     static __device__ __forceinline__ uint32_t add(uint32_t a, uint32_t b) {
         __nv_bfloat162 r = __hadd2(*reinterpret_cast<__nv_bfloat162 *>(&a), *reinterpret_cast<__nv_bfloat162 *>(&b));
         return *reinterpret_cast<uint32_t *>(&r);

@@ -15,6 +15,18 @@ static void check(bool good, const char *what, const mw_dev *d, int64_t m, const
            (long long)w->n, (long long)w->w4.group, mw_cuda_w4_print(c, text, sizeof text));
 }
 
+/* What holds of the wgmma kernels' configurations alone. */
+static void check_wgmma(const mw_dev *d, int64_t m, const mw_linear *w, const mw_w4_config *c) {
+    int64_t tiles = (int64_t)c->m_tiles * c->n_tiles, whole = (int64_t)c->waves * c->blocks;
+    check(d->sm == 90 && m > 16, "wgmma", d, m, w, c);
+    check(c->kb == 64 && c->x_rows == c->bm && c->bn % 128 == 0 && c->bn / 64 <= 256, "stage", d, m, w, c);
+    check(c->fine == (w->w4.group % c->kb != 0) && (c->fine || c->scale_rows == 1), "fine", d, m, w, c);
+    check(c->blocks >= 1 && c->blocks <= d->n_sm, "blocks", d, m, w, c);
+    check(c->waves > 0 || tiles * c->k_stages >= c->blocks, "a block without work", d, m, w, c);
+    check(whole - tiles < c->blocks, "an empty wave", d, m, w, c);
+    check((int64_t)c->blocks * c->bm * c->bn * 2 <= (int64_t)MW_CUDA_COUNTERS, "slots", d, m, w, c);
+}
+
 static void check_one(const mw_dev *d, int64_t m, const mw_linear *w) {
     mw_w4_config c = mw_cuda_w4_choose(d, m, w);
     mw_w4_shape s = mw_cuda_w4_shape(c.variant);
@@ -26,9 +38,13 @@ static void check_one(const mw_dev *d, int64_t m, const mw_linear *w) {
     check(c.bm == 8 * s.mt * s.wm && c.bn == 64 * s.wn && c.threads >= 32 * s.wm * s.wn * s.wk, "warps", d, m, w, &c);
     check((int64_t)c.m_tiles * c.bm >= m && (int64_t)c.n_tiles * c.bn >= w->n && (int64_t)c.k_stages * c.kb >= w->k,
           "cover", d, m, w, &c);
-    check(c.kb % 64 == 0 && c.kb / 16 % s.wk == 0 && c.kb / 16 <= 256 && c.bn * 2 <= 256 && c.x_rows <= 256, "stage", d,
-          m, w, &c);
     check(c.off_x % 1024 == 0 && c.off_s % 128 == 0 && c.off_z % 128 == 0 && c.stage_bytes % 1024 == 0, "alignment", d,
+          m, w, &c);
+    if (mw_w4_is_wgmma(c.variant)) {
+        check_wgmma(d, m, w, &c);
+        return;
+    }
+    check(c.kb % 64 == 0 && c.kb / 16 % s.wk == 0 && c.kb / 16 <= 256 && c.bn * 2 <= 256 && c.x_rows <= 256, "stage", d,
           m, w, &c);
     check(c.blocks >= 1 && c.blocks <= d->n_sm && c.blocks <= stages, "blocks", d, m, w, &c);
     check(stages < d->n_sm || c.blocks == d->n_sm, "an idle multiprocessor", d, m, w, &c);

@@ -1,0 +1,486 @@
+/* kernels/cuda/w4_wgmma.cuh - the int4 GEMM for many rows on sm_90a: wgmma with the weights as its register operand.
+ * Layouts: kernels/kernels.h (mw_w4). Division of work: w4.h. Reference: tests/ref/ref_gemm.c.
+ *
+ * A word of a Marlin tile is a lane's whole A fragment of m64k16 when a warp's 16 rows of the 64 are 16 columns of y:
+ * so each of the eight computing warps owns 16 * MJ neighbouring columns and issues MJ products a step of 16 of k,
+ * together with the three other warps of its warpgroup. x is the B operand, N of its rows, as the copy engine leaves
+ * it in shared memory. The sums are y transposed. Scales multiply the fragments: a weight is rounded once, to the
+ * activations' type (docs/NUMERICS.md).
+ *
+ * Fragments of up to DEPTH steps are alive: while products of earlier steps run, later ones are unpacked.
+ *
+ * A stage in shared memory: tiles u32 [kb/16][bn/64][128] | x [kb/64][N][64] swizzled | scales [scale_rows][bn] |
+ * zeros the same. One thread of a ninth warp keeps the ring filled; weights of the first ring before the dependency
+ * wait.
+ *
+ * Tiles that several blocks share: each block writes its sums to its own area of `slots`, and each then adds up an
+ * equal part of the tile, blocks ascending: the order of a sum never depends on who does it. Every word is its own flag
+ * (0: not there yet; a true +0 is sent as -0) and is 0 again afterwards. All blocks must be resident at once. */
+#ifndef MW_KERNELS_CUDA_W4_WGMMA_CUH
+#define MW_KERNELS_CUDA_W4_WGMMA_CUH
+#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/w4_args.cuh"
+#include "kernels/cuda/w4_math.cuh"
+#include "kernels/cuda/w4_pipe.cuh"
+#include "kernels/cuda/wgmma.cuh"
+
+#define MW_WG_WARPS   8
+#define MW_WG_THREADS (32 * MW_WG_WARPS + MW_W4_FEEDER)
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+
+/* ---- order of work ----------------------------------------------------------------------------------------------- */
+
+/* A block's items: its whole tiles, then its piece of the list of cut ones. */
+struct mw_wg_walk {
+    int wave, u, u1;
+    __device__ __forceinline__ explicit mw_wg_walk(const mw_w4_args &a)
+        : wave(0), u(mw_w4_cut(a, blockIdx.x)), u1(mw_w4_cut(a, blockIdx.x + 1)) {}
+
+    __device__ __forceinline__ bool next(const mw_w4_args &a, mw_w4_item *it) {
+        if (wave < a.waves) {
+            it->tile = wave++ * (int)gridDim.x + (int)blockIdx.x;
+            it->s0 = 0, it->s1 = a.k_stages;
+            if (it->tile >= a.m_tiles * a.n_tiles) return false; /* a last wave that is not full: nothing is cut */
+        } else {
+            if (u >= u1) return false;
+            int t = u / a.k_stages, first = t * a.k_stages;
+            it->tile = a.waves * (int)gridDim.x + t;
+            it->s0 = u - first, it->s1 = min(u1 - first, a.k_stages);
+            u = first + it->s1;
+        }
+        mw_w4_walk::place(a, it);
+        return true;
+    }
+};
+
+struct mw_wg_stages {
+    mw_wg_walk walk;
+    mw_w4_item at;
+    int s;
+    __device__ __forceinline__ explicit mw_wg_stages(const mw_w4_args &a) : walk(a), at{0, 0, 0, 0, 0}, s(-1) {}
+    __device__ __forceinline__ bool next(const mw_w4_args &a) {
+        if (++s < at.s1) return true;
+        if (!walk.next(a, &at)) return false;
+        s = at.s0;
+        return true;
+    }
+};
+
+/* ---- filling the ring -------------------------------------------------------------------------------------------- */
+
+/* One thread. */
+struct mw_wg_feed {
+    uint32_t ring, full, empty, bytes;
+    uint64_t once, keep; /* L2 policies: weights that nobody reads again, everything else */
+
+    __device__ __forceinline__ mw_wg_feed(const mw_w4_args &a, uint32_t ring_, uint32_t bars, int bn)
+        : ring(ring_), full(bars), empty(bars + 8 * MW_W4_MAX_RING) {
+        bytes = bn * a.kb_tiles * 8 + a.x_rows * a.kb_tiles * 32 + a.scale_rows * bn * a.scale_size +
+                (a.zeros ? a.scale_rows * bn : 0);
+        keep = mw_policy_normal();
+        once = a.m_tiles == 1 ? mw_policy_evict_first() : keep;
+    }
+
+    __device__ __forceinline__ void weights(const mw_w4_args &a, const mw_wg_stages &w, int slot, int bn) const {
+        uint32_t stage = ring + slot * a.stage_bytes, bar = full + 8 * slot;
+        int block = w.at.ni * (bn / 64), kt = w.s * a.kb_tiles, group = mw_w4_group(a, kt);
+        mw_bar_expect(bar, bytes);
+        mw_bulk3(stage, &a.map_w, 0, block, kt, bar, once);
+        mw_bulk3(stage + a.off_s, &a.map_s, 0, block, group, bar, once);
+        if (a.zeros) mw_bulk3(stage + a.off_z, &a.map_z, 0, block, group, bar, once);
+    }
+
+    __device__ __forceinline__ void x(const mw_w4_args &a, const mw_wg_stages &w, int slot, int n) const {
+        mw_bulk3(ring + slot * a.stage_bytes + a.off_x, &a.map_x, 0, w.at.mi * n, w.s * (a.kb_tiles / 4),
+                 full + 8 * slot, keep);
+    }
+
+    __device__ __forceinline__ void run(const mw_w4_args &a, int n, int bn) const {
+        mw_wg_stages w(a), v(a);
+        bool more = true;
+        for (int i = 0; i < a.ring && (more = w.next(a)); i++) weights(a, w, i, bn);
+        mw_pdl_wait();
+        for (int i = 0; i < a.ring && v.next(a); i++) x(a, v, i, n);
+        uint32_t parity = 0;
+        for (int slot = 0; more && w.next(a);) {
+            mw_bar_wait(empty + 8 * slot, parity);
+            weights(a, w, slot, bn);
+            x(a, w, slot, n);
+            if (++slot == a.ring) slot = 0, parity ^= 1;
+        }
+    }
+};
+
+/* ---- fragments --------------------------------------------------------------------------------------------------- */
+
+/* Where a warp stands: 16 * MJ columns from col of the tile, which is word j0 .. of the 64-column block `block`. */
+template <int MJ> struct mw_wg_warp {
+    int warp, lane, col, block, j0;
+    __device__ __forceinline__ mw_wg_warp() {
+        warp = __shfl_sync(0xffffffff, threadIdx.x / 32, 0), lane = threadIdx.x % 32; /* one value a warp, seen so */
+        col = warp * (16 * MJ), block = col / 64, j0 = col % 64 / 16;
+    }
+};
+
+template <int MJ> static __device__ __forceinline__ void mw_wg_words(uint32_t q[MJ], const char *p) {
+    if (MJ == 4) {
+        uint4 v = *reinterpret_cast<const uint4 *>(p);
+        q[0] = v.x, q[1 % MJ] = v.y, q[2 % MJ] = v.z, q[3 % MJ] = v.w;
+    } else if (MJ == 2) {
+        uint2 v = *reinterpret_cast<const uint2 *>(p);
+        q[0] = v.x, q[1 % MJ] = v.y;
+    } else {
+        q[0] = *reinterpret_cast<const uint32_t *>(p);
+    }
+}
+
+/* Scales and zeros of a lane's columns n and n + 8 of every j, twice in a register each. */
+template <typename T, int MJ, bool ZEROS> struct mw_wg_group {
+    uint32_t scale[MJ][2], shift[MJ][2];
+
+    __device__ __forceinline__ void load(const mw_w4_args &a, const char *stage, int at) {
+        const char *s = stage + a.off_s + at * a.scale_size;
+        constexpr int native = mw_w4_math<T>::dtype;
+        if (a.scale_dtype == native) {
+            uint32_t two[MJ];
+            mw_wg_words<MJ>(two, s);
+#pragma unroll
+            for (int j = 0; j < MJ; j++)
+                scale[j][0] = __byte_perm(two[j], 0, 0x1010), scale[j][1] = __byte_perm(two[j], 0, 0x3232);
+        } else {
+#pragma unroll
+            for (int i = 0; i < 2 * MJ; i++) {
+                float f = a.scale_dtype == MW_F32   ? reinterpret_cast<const float *>(s)[i]
+                          : a.scale_dtype == MW_F16 ? __half2float(reinterpret_cast<const __half *>(s)[i])
+                                                    : __bfloat162float(reinterpret_cast<const __nv_bfloat16 *>(s)[i]);
+                scale[i / 2][i % 2] = mw_w4_math<T>::pack(f, f);
+            }
+        }
+        if (ZEROS) {
+            const uint8_t *z = reinterpret_cast<const uint8_t *>(stage) + a.off_z + at;
+#pragma unroll
+            for (int i = 0; i < 2 * MJ; i++) shift[i / 2][i % 2] = mw_w4_math<T>::twice(8 - z[i]);
+        }
+    }
+};
+
+template <typename T, int MJ, bool ZEROS>
+static __device__ __forceinline__ void mw_wg_unpack(uint32_t f[MJ][4], const uint32_t q[MJ],
+                                                    const mw_wg_group<T, MJ, ZEROS> &g) {
+    typedef mw_w4_math<T> math;
+#pragma unroll
+    for (int j = 0; j < MJ; j++) math::unpack(q[j], f[j]);
+    if (ZEROS) {
+#pragma unroll
+        for (int j = 0; j < MJ; j++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) f[j][i] = math::add(f[j][i], g.shift[j][i % 2]);
+    }
+#pragma unroll
+    for (int j = 0; j < MJ; j++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) f[j][i] = math::mul(f[j][i], g.scale[j][i % 2]);
+}
+
+/* ---- a tile's sums ----------------------------------------------------------------------------------------------- */
+
+struct mw_wg_ring {
+    uint32_t full, empty, parity, left; /* left: barrier of a stage whose last products may still run; 0: none */
+    int slot;
+
+    __device__ __forceinline__ explicit mw_wg_ring(uint32_t bars)
+        : full(bars), empty(bars + 8 * MW_W4_MAX_RING), parity(0), left(0), slot(0) {}
+    __device__ __forceinline__ void wait() const { mw_bar_wait(full + 8 * slot, parity); }
+    __device__ __forceinline__ void step(const mw_w4_args &a) {
+        left = empty + 8 * slot;
+        if (++slot == a.ring) slot = 0, parity ^= 1;
+    }
+    /* Without a branch, which would part the products around it; wgmma has brought the warp together before. */
+    __device__ __forceinline__ void leave() {
+        asm volatile("{.reg .pred p; setp.ne.u32 p, %1, 0; @p mbarrier.arrive.shared::cta.b64 _, [%0];}" ::"r"(left),
+                     "r"(threadIdx.x % 32 == 0 ? left : 0)
+                     : "memory");
+        left = 0;
+    }
+};
+
+/* FINE: a stage may hold several groups; else one. (No branch may stand among the products of a stage: the compiler
+ * would then run them one after another.) */
+template <typename T, int N, int MJ, int DEPTH, bool FINE, bool ZEROS>
+static __device__ __forceinline__ void mw_wg_sums(const mw_w4_args &a, float acc[MJ][N / 2], const char *stages,
+                                                  const mw_wg_warp<MJ> &me, mw_wg_ring &ring, const mw_w4_item &it) {
+    constexpr int BLOCKS = 2 * MJ;
+    uint32_t frag[DEPTH][MJ][4];
+    mw_wg_group<T, MJ, ZEROS> group;
+    int at = me.block * 64 + me.lane / 4 * 8 + 2 * me.j0;
+#pragma unroll
+    for (int j = 0; j < MJ; j++)
+#pragma unroll
+        for (int i = 0; i < N / 2; i++) acc[j][i] = 0, mw_wgmma_pin(acc[j][i]);
+    for (int s = it.s0; s < it.s1; s++) {
+        ring.wait();
+        const char *stage = stages + ring.slot * a.stage_bytes;
+        const char *w = stage + me.block * 512 + me.lane * 16 + me.j0 * 4;
+        uint64_t b = mw_wgmma_b(mw_smem(stage + a.off_x));
+        uint32_t q[4][MJ];
+#pragma unroll
+        for (int i = 0; i < 4; i++) mw_wg_words<MJ>(q[i], w + i * (BLOCKS * 512));
+        if (!FINE) group.load(a, stage, at);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            if (FINE) {
+                int g = min(mw_w4_group(a, s * 4 + i), a.groups - 1) - mw_w4_group(a, s * 4);
+                group.load(a, stage, at + g * (64 * BLOCKS));
+            }
+#pragma unroll
+            for (int j = 0; j < MJ; j++) mw_wgmma_pin(q[i][j]); /* not unpacked before the wait above */
+            mw_wg_unpack<T, MJ, ZEROS>(frag[i % DEPTH], q[i], group);
+#pragma unroll
+            for (int j = 0; j < 4 * MJ; j++) mw_wgmma_pin(frag[i % DEPTH][j / 4][j % 4]);
+            mw_wgmma_fence();
+#pragma unroll
+            for (int j = 0; j < MJ; j++) mw_wgmma<T, N>::mma(acc[j], frag[i % DEPTH][j], b + 2 * i);
+            mw_wgmma_commit();
+            mw_wgmma_wait<DEPTH - 1>();
+            if (i == DEPTH - 2) ring.leave();
+        }
+        ring.step(a);
+    }
+    mw_wgmma_wait<0>();
+    ring.leave();
+}
+
+/* ---- results ----------------------------------------------------------------------------------------------------- */
+
+static __device__ __forceinline__ void mw_wg_transpose_out(uint32_t smem, const uint32_t v[4]) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(smem), "r"(v[0]),
+                 "r"(v[1]), "r"(v[2]), "r"(v[3])
+                 : "memory");
+}
+
+/* Sums of 8 rows of y (from row) and 16 columns (from col): this lane's are columns lane/4 (c[0], c[1]) and + 8 (c[2],
+ * c[3]) of rows 2*(lane%4) and + 1. */
+template <typename T>
+static __device__ __forceinline__ void mw_wg_store(const mw_w4_args &a, const float c[4], int row, int col, int lane) {
+    float b0 = 0, b1 = 0;
+    if (a.bias) b0 = a.bias[col + lane / 4], b1 = a.bias[col + 8 + lane / 4];
+    if (a.y_f32) {
+        int r = row + lane % 4 * 2;
+        float *y = static_cast<float *>(a.y) + r * a.ldy + col + lane / 4;
+        if (r < a.m) y[0] = c[0] + b0, y[8] = c[2] + b1;
+        if (r + 1 < a.m) y[a.ldy] = c[1] + b0, y[a.ldy + 8] = c[3] + b1;
+        return;
+    }
+    uint32_t v0 = mw_transpose8(mw_w4_math<T>::pack(c[0] + b0, c[1] + b0)),
+             v1 = mw_transpose8(mw_w4_math<T>::pack(c[2] + b1, c[3] + b1));
+    int r = row + lane / 4;
+    uint16_t *y = static_cast<uint16_t *>(a.y) + r * a.ldy + col + lane % 4 * 2;
+    if (r >= a.m) return;
+    if (a.y_pairs)
+        *reinterpret_cast<uint32_t *>(y) = v0, *reinterpret_cast<uint32_t *>(y + 8) = v1;
+    else
+        y[0] = (uint16_t)v0, y[1] = (uint16_t)(v0 >> 16), y[8] = (uint16_t)v1, y[9] = (uint16_t)(v1 >> 16);
+}
+
+/* The same for 8 rows and 32 columns of a 16-bit y whose rows begin at multiples of 16 bytes, through 512 bytes of
+ * shared memory of the warp's own: 64 bytes in a row of y at once. */
+template <typename T>
+static __device__ __forceinline__ void mw_wg_store32(const mw_w4_args &a, const float *c0, const float *c1,
+                                                     const float bias[4], char *own, int row, int col, int lane) {
+    typedef mw_w4_math<T> math;
+    uint32_t v[4] = {math::pack(c0[0] + bias[0], c0[1] + bias[0]), math::pack(c0[2] + bias[1], c0[3] + bias[1]),
+                     math::pack(c1[0] + bias[2], c1[1] + bias[2]), math::pack(c1[2] + bias[3], c1[3] + bias[3])};
+    int r = lane % 8, piece = lane / 8;
+    mw_wg_transpose_out(mw_smem(own) + r * 64 + ((piece ^ (r >> 1 & 3)) << 4), v);
+    __syncwarp();
+    r = lane / 4, piece = lane % 4;
+    uint4 u = *reinterpret_cast<const uint4 *>(own + r * 64 + ((piece ^ (r >> 1 & 3)) << 4));
+    if (row + r < a.m)
+        *reinterpret_cast<uint4 *>(static_cast<uint16_t *>(a.y) + (row + r) * a.ldy + col + piece * 8) = u;
+    __syncwarp();
+}
+
+template <typename T, int N, int MJ>
+static __device__ __forceinline__ void mw_wg_write(const mw_w4_args &a, const float acc[MJ][N / 2], char *own,
+                                                   const mw_wg_warp<MJ> &me, const mw_w4_item &it) {
+    int row = it.mi * N, col = it.ni * (128 * MJ) + me.col;
+    if (MJ >= 2 && a.y_rows16) {
+#pragma unroll
+        for (int j = 0; j < MJ; j += 2) {
+            int c = col + 16 * j;
+            if (c >= a.n) return;
+            float bias[4] = {};
+            if (a.bias) {
+#pragma unroll
+                for (int i = 0; i < 4; i++) bias[i] = a.bias[c + 8 * i + me.lane / 4];
+            }
+#pragma unroll
+            for (int t = 0; t < N / 8; t++)
+                if (row + 8 * t < a.m)
+                    mw_wg_store32<T>(a, acc[j] + 4 * t, acc[(j + 1) % MJ] + 4 * t, bias, own + t % 2 * 512, row + 8 * t,
+                                     c, me.lane);
+        }
+        return;
+    }
+#pragma unroll
+    for (int j = 0; j < MJ; j++)
+#pragma unroll
+        for (int t = 0; t < N / 8; t++)
+            if (row + 8 * t < a.m && col + 16 * j < a.n)
+                mw_wg_store<T>(a, acc[j] + 4 * t, row + 8 * t, col + 16 * j, me.lane);
+}
+
+/* ---- tiles that blocks share ------------------------------------------------------------------------------------- */
+
+static __device__ __forceinline__ uint32_t mw_wg_sent(float v) {
+    uint32_t u = __float_as_uint(v);
+    return u ? u : 0x80000000u;
+}
+
+/* A block has two areas: 0 for the tile that it does not begin, 1 for the one that it begins and does not end. An area
+ * holds [unit][warp][lane] four sums; unit t * MJ + j is 8 rows and 16 columns of every warp. */
+template <int N, int MJ>
+static __device__ __forceinline__ uint4 *mw_wg_area(const mw_w4_args &a, int block, int which) {
+    return reinterpret_cast<uint4 *>(a.slots) + (size_t)(2 * block + which) * (N * 32 * MJ) + threadIdx.x;
+}
+
+template <int N, int MJ>
+static __device__ __forceinline__ void mw_wg_send(const mw_w4_args &a, const float acc[MJ][N / 2], int row, int which) {
+    uint4 *to = mw_wg_area<N, MJ>(a, blockIdx.x, which);
+#pragma unroll
+    for (int t = 0; t < N / 8; t++)
+#pragma unroll
+        for (int j = 0; j < MJ; j++) {
+            const float *c = acc[j] + 4 * t;
+            if (row + 8 * t < a.m)
+                asm volatile("st.relaxed.gpu.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to + (t * MJ + j) * 256),
+                             "r"(mw_wg_sent(c[0])), "r"(mw_wg_sent(c[1])), "r"(mw_wg_sent(c[2])), "r"(mw_wg_sent(c[3]))
+                             : "memory");
+        }
+}
+
+static __device__ __forceinline__ uint4 mw_wg_peek(const uint4 *p) {
+    uint4 v;
+    asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(p)
+                 : "memory");
+    return v;
+}
+
+/* This block's part of a shared tile: the sum over its blocks, ascending. */
+template <typename T, int N, int MJ>
+static __device__ __forceinline__ void mw_wg_collect(const mw_w4_args &a, const mw_wg_warp<MJ> &me,
+                                                     const mw_w4_item &it) {
+    constexpr int UNITS = N / 8 * MJ, AT_ONCE = 8;
+    int first = (it.tile - a.waves * (int)gridDim.x) * a.k_stages, b0 = blockIdx.x, b1 = blockIdx.x;
+    while (mw_w4_cut(a, b0) > first) b0--;
+    while (mw_w4_cut(a, b1 + 1) < first + a.k_stages) b1++;
+    int blocks = b1 - b0 + 1, rank = blockIdx.x - b0;
+    for (int u = UNITS * rank / blocks; u < UNITS * (rank + 1) / blocks; u++) {
+        int row = it.mi * N + u / MJ * 8, col = it.ni * (128 * MJ) + me.col + u % MJ * 16;
+        if (row >= a.m) break;
+        float sum[4] = {0, 0, 0, 0};
+        for (int b = b0; b <= b1; b += AT_ONCE) {
+            uint4 v[AT_ONCE];
+            bool missing;
+            do {
+                missing = false;
+#pragma unroll
+                for (int i = 0; i < AT_ONCE; i++)
+                    if (b + i <= b1) v[i] = mw_wg_peek(mw_wg_area<N, MJ>(a, b + i, b + i == b0) + u * 256);
+#pragma unroll
+                for (int i = 0; i < AT_ONCE; i++)
+                    if (b + i <= b1) missing |= !v[i].x || !v[i].y || !v[i].z || !v[i].w;
+            } while (missing);
+#pragma unroll
+            for (int i = 0; i < AT_ONCE; i++)
+                if (b + i <= b1) {
+                    sum[0] += __uint_as_float(v[i].x), sum[1] += __uint_as_float(v[i].y);
+                    sum[2] += __uint_as_float(v[i].z), sum[3] += __uint_as_float(v[i].w);
+                    mw_wg_area<N, MJ>(a, b + i, b + i == b0)[u * 256] = make_uint4(0, 0, 0, 0);
+                }
+        }
+        if (col < a.n) mw_wg_store<T>(a, sum, row, col, me.lane);
+    }
+}
+
+/* ---- the kernel -------------------------------------------------------------------------------------------------- */
+
+template <typename T, int N, int MJ, int DEPTH, bool FINE, bool ZEROS>
+static __device__ __forceinline__ void mw_wg_compute(const mw_w4_args &a, const char *stages, char *own,
+                                                     uint32_t bars) {
+    mw_wg_warp<MJ> me;
+    mw_wg_ring ring(bars);
+    mw_wg_walk walk(a);
+    mw_w4_item it, shared[2];
+    bool has[2] = {false, false};
+    while (walk.next(a, &it)) {
+        float acc[MJ][N / 2];
+        mw_wg_sums<T, N, MJ, DEPTH, FINE, ZEROS>(a, acc, stages, me, ring, it);
+        if (it.s0 == 0 && it.s1 == a.k_stages) {
+            mw_wg_write<T, N, MJ>(a, acc, own, me, it);
+        } else if (it.s0 > 0) {
+            shared[0] = it, has[0] = true;
+            mw_wg_send<N, MJ>(a, acc, it.mi * N, 0);
+        } else {
+            shared[1] = it, has[1] = true;
+            mw_wg_send<N, MJ>(a, acc, it.mi * N, 1);
+        }
+    }
+    if (has[0]) mw_wg_collect<T, N, MJ>(a, me, shared[0]);
+    if (has[1]) mw_wg_collect<T, N, MJ>(a, me, shared[1]);
+}
+
+#endif
+
+template <typename T, int N, int MJ, int DEPTH, bool FINE, bool ZEROS, int BLOCKS_PER_SM>
+__global__ void __launch_bounds__(MW_WG_THREADS, BLOCKS_PER_SM) mw_wg_gemm(const __grid_constant__ mw_w4_args a) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    extern __shared__ char raw[];
+    char *stages = raw + (1024 - (mw_smem(raw) & 1023)) % 1024, *own = stages + a.ring * a.stage_bytes;
+    uint32_t bars = mw_smem(own + MW_WG_WARPS * MW_WG_OWN);
+    mw_pdl_trigger();
+    if (threadIdx.x == 32 * MW_WG_WARPS) {
+        mw_prefetch_map(&a.map_w);
+        mw_prefetch_map(&a.map_x);
+        mw_prefetch_map(&a.map_s);
+        for (int i = 0; i < a.ring; i++) {
+            mw_bar_init(bars + 8 * i, 1);
+            mw_bar_init(bars + 8 * (MW_W4_MAX_RING + i), MW_WG_WARPS);
+        }
+        mw_bar_publish();
+    }
+    __syncthreads();
+    if (__shfl_sync(0xffffffff, threadIdx.x / 32, 0) >= MW_WG_WARPS) {
+        mw_fewer_registers<BLOCKS_PER_SM == 2 ? 32 : 40>(); /* with the others': all that the block was launched with */
+        if (threadIdx.x == 32 * MW_WG_WARPS) mw_wg_feed(a, mw_smem(stages), bars, 128 * MJ).run(a, N, 128 * MJ);
+    } else {
+        mw_more_registers<BLOCKS_PER_SM == 2 ? 104 : 232>();
+        mw_pdl_wait();
+        mw_wg_compute<T, N, MJ, DEPTH, FINE, ZEROS>(a, stages, own + threadIdx.x / 32 * MW_WG_OWN, bars);
+    }
+#endif
+}
+
+template <typename T, bool FINE, bool ZEROS> static mw_w4_kernel mw_wg_pick(mw_w4_variant v) {
+    constexpr int D = FINE ? 2 : 4;
+    switch (v) {
+    case MW_W4_G32: return mw_wg_gemm<T, 32, 2, 2, FINE, ZEROS, 2>;
+    case MW_W4_G32W: return mw_wg_gemm<T, 32, 4, 2, FINE, ZEROS, 1>;
+    case MW_W4_G64N: return mw_wg_gemm<T, 64, 1, 2, FINE, ZEROS, 2>;
+    case MW_W4_G64: return mw_wg_gemm<T, 64, 2, D, FINE, ZEROS, 1>;
+    case MW_W4_G64W: return mw_wg_gemm<T, 64, 4, 2, FINE, ZEROS, 1>;
+    case MW_W4_G128N: return mw_wg_gemm<T, 128, 1, D, FINE, ZEROS, 1>;
+    case MW_W4_G128B: return mw_wg_gemm<T, 128, 2, 2, FINE, ZEROS, 1>;
+    default: return mw_wg_gemm<T, 128, 2, D, FINE, ZEROS, 1>;
+    }
+}
+
+template <typename T> static mw_w4_kernel mw_wg_pick_kernel(mw_w4_variant v, bool fine, bool zeros) {
+    if (fine) return zeros ? mw_wg_pick<T, true, true>(v) : mw_wg_pick<T, true, false>(v);
+    return zeros ? mw_wg_pick<T, false, true>(v) : mw_wg_pick<T, false, false>(v);
+}
+
+#endif

@@ -1,0 +1,6 @@
+/* kernels/cuda/w4_wgmma_bf16.cu - the int4 GEMM's wgmma kernels for bf16 activations. */
+#include "kernels/cuda/w4_wgmma.cuh"
+
+mw_w4_kernel mw_w4_wgmma_bf16(mw_w4_variant v, bool fine, bool zeros) {
+    return mw_wg_pick_kernel<__nv_bfloat16>(v, fine, zeros);
+}
