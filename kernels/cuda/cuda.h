@@ -12,7 +12,7 @@ MW_BEGIN_DECLS
 
 #define MW_CUDA_WORKSPACE (64u << 20) /* bytes: stream-K and split-KV partial results, cuBLASLt */
 #define MW_CUDA_STAGING   (4u << 20)
-#define MW_CUDA_COUNTERS  (9u << 20) /* u32, zero between kernels: whoever raises one lowers it again */
+#define MW_CUDA_COUNTERS  (4u << 20) /* u32, zero between kernels: whoever raises one lowers it again */
 
 /* Entry points of cuBLASLt, found with dlopen: programs start, and run the CPU backend, on machines without it. */
 typedef struct mw_blas mw_blas;

@@ -124,6 +124,25 @@ static mw_w4_kernel kernel_of(mw_dtype act, const mw_w4_config *c, bool zeros) {
     return act == MW_F16 ? mw_w4_wgmma_f16(c->variant, c->fine, zeros) : mw_w4_wgmma_bf16(c->variant, c->fine, zeros);
 }
 
+/* As mw_launch, in clusters of c->split blocks. */
+static cudaError_t launch_clusters(mw_dev *d, mw_w4_kernel f, const mw_w4_config *c, const mw_w4_args *a) {
+    cudaError_t e = cudaSetDevice(d->ordinal);
+    if (e != cudaSuccess) return e;
+    cudaLaunchAttribute attr[2] = {};
+    attr[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attr[0].val.programmaticStreamSerializationAllowed = 1;
+    attr[1].id = cudaLaunchAttributeClusterDimension;
+    attr[1].val.clusterDim.x = (unsigned)c->split, attr[1].val.clusterDim.y = attr[1].val.clusterDim.z = 1;
+    cudaLaunchConfig_t cfg = {};
+    cfg.gridDim = dim3((unsigned)c->blocks);
+    cfg.blockDim = dim3((unsigned)c->threads);
+    cfg.dynamicSmemBytes = (size_t)c->smem;
+    cfg.stream = d->stream;
+    cfg.attrs = attr;
+    cfg.numAttrs = c->split > 1 ? 2 : 1;
+    return cudaLaunchKernelEx(&cfg, f, *a);
+}
+
 static mw_status launch(mw_dev *d, const mw_w4_config *c, const mw_linear *w, int64_t m, const void *x, int64_t ldx,
                         void *y, int64_t ldy, bool y_f32) {
     const mw_w4 *q = &w->w4;
@@ -137,8 +156,9 @@ static mw_status launch(mw_dev *d, const mw_w4_config *c, const mw_linear *w, in
     a.scale_dtype = q->scale_dtype, a.scale_size = (int)mw_dtype_size(q->scale_dtype);
     a.m_tiles = c->m_tiles, a.n_tiles = c->n_tiles, a.k_stages = c->k_stages, a.waves = c->waves, a.row_band = ROW_BAND;
     int64_t cut = ((int64_t)c->m_tiles * c->n_tiles - (int64_t)c->waves * c->blocks) * c->k_stages;
-    if (cut < 0) cut = 0; /* whole tiles only, and the last wave is not full */
     a.cut = (int)(cut / c->blocks), a.cut_more = (int)(cut % c->blocks);
+    if (mw_w4_is_wgmma(c->variant))
+        a.split = c->split, a.cut = c->k_stages / c->split, a.cut_more = c->k_stages % c->split;
     a.kb_tiles = c->kb / 16, a.ring = c->ring, a.x_rows = c->x_rows, a.scale_rows = c->scale_rows;
     a.off_x = c->off_x, a.off_s = c->off_s, a.off_z = c->off_z, a.stage_bytes = c->stage_bytes;
     a.y_f32 = y_f32, a.y_pairs = (uintptr_t)y % 4 == 0 && ldy % 2 == 0;
@@ -151,6 +171,7 @@ static mw_status launch(mw_dev *d, const mw_w4_config *c, const mw_linear *w, in
     mw_status st = mw_cuda_check(cudaFuncSetAttribute(f, cudaFuncAttributeMaxDynamicSharedMemorySize, c->smem),
                                  "shared memory of the int4 GEMM");
     if (st != MW_OK) return st;
+    if (mw_w4_is_wgmma(c->variant)) return mw_cuda_check(launch_clusters(d, f, c, &a), "int4 GEMM");
     return mw_cuda_check(mw_launch(d, f, dim3((unsigned)c->blocks), dim3((unsigned)c->threads), (size_t)c->smem, a),
                          "int4 GEMM");
 }
@@ -159,7 +180,7 @@ mw_status mw_cuda_linear_w4_with(mw_dev *d, const mw_w4_config *c, const mw_line
                                  int64_t ldx, void *y, int64_t ldy, bool y_f32) {
     mw_status st = check(d, w, m, ldx, ldy);
     if (st != MW_OK) return st;
-    if (c->ring < 2 || (int64_t)c->blocks * c->bm * c->bn * 2 > (int64_t)MW_CUDA_COUNTERS)
+    if (c->ring < 2 || (!mw_w4_is_wgmma(c->variant) && (int64_t)c->blocks * c->bm * c->bn > (int64_t)MW_CUDA_COUNTERS))
         return MW_FAIL(MW_ERR_INTERNAL, "int4 GEMM of m %lld, k %lld, n %lld does not fit %d bytes of shared memory",
                        (long long)m, (long long)w->k, (long long)w->n, (int)d->smem_max);
     if (aligned16(x) && ldx % 8 == 0 && w->k % COPY_ALIGN == 0) return launch(d, c, w, m, x, ldx, y, ldy, y_f32);

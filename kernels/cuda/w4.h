@@ -9,20 +9,17 @@
 #include "kernels/cuda/cuda.h"
 MW_BEGIN_DECLS
 
-/* M..: mma.sync, rows of x a warp. G..: wgmma (sm_90a only), rows x columns of a tile in hundreds. */
+/* M..: mma.sync; rows of a tile. G..: wgmma (sm_90a only); rows of a tile, N with half as many columns. */
 typedef enum {
     MW_W4_M8,
     MW_W4_M32,
     MW_W4_M64,
     MW_W4_M128,
     MW_W4_G32,
-    MW_W4_G32W,
     MW_W4_G64N,
     MW_W4_G64,
-    MW_W4_G64W,
     MW_W4_G128N,
     MW_W4_G128,
-    MW_W4_G128B,
     MW_W4_VARIANTS
 } mw_w4_variant;
 
@@ -48,6 +45,7 @@ typedef struct mw_w4_config {
     int smem;  /* bytes, all of it */
     bool bulk; /* filled by the copy engine (sm_90) or by cp.async */
     bool fine; /* wgmma: a stage may hold several groups */
+    int split; /* wgmma: blocks that share a tile's k extent, a cluster */
 } mw_w4_config;
 
 #define MW_W4_FEEDER 128 /* threads more on sm_90: a warpgroup of which one thread fills shared memory */
@@ -56,14 +54,14 @@ typedef struct mw_w4_config {
 #define MW_W4_BAR_BYTES        256 /* two barriers a stage */
 #define MW_W4_MAX_RING         16
 #define MW_WG_OWN              1024 /* wgmma kernels: bytes of a warp's own */
+#define MW_WG_MAX_SPLIT        8    /* blocks of a cluster */
 
 mw_w4_shape mw_cuda_w4_shape(mw_w4_variant v);
 
 /* The configuration for m rows and an int4 matrix of k x n. Uses d->sm, n_sm and smem_max; needs no device. */
 mw_w4_config mw_cuda_w4_choose(const mw_dev *d, int64_t m, const mw_linear *w);
-/* wgmma kernels: v and how tiles are divided among blocks (tuning, tests): see mw_w4_division. */
-typedef enum { MW_W4_AUTO, MW_W4_WHOLE, MW_W4_CUT } mw_w4_division;
-mw_w4_config mw_cuda_w4_wgmma(const mw_dev *d, int64_t m, const mw_linear *w, mw_w4_variant v, mw_w4_division how);
+/* A wgmma kernel's, with the number of blocks that share a tile given: 1 .. MW_WG_MAX_SPLIT (tuning, tests). */
+mw_w4_config mw_cuda_w4_wgmma(const mw_dev *d, int64_t m, const mw_linear *w, mw_w4_variant v, int split);
 /* The same with the variant and the stage given (tuning, tests); kb % 64 == 0. ring == 0: it does not fit, or the
  * stage has too few rows of tiles to share. */
 mw_w4_config mw_cuda_w4_layout(const mw_dev *d, int64_t m, const mw_linear *w, mw_w4_variant v, int kb);

@@ -20,6 +20,7 @@ typedef struct mw_w4_args {
     int m, n, k_tiles, group_tiles, groups;
     int scale_dtype, scale_size;
     int m_tiles, n_tiles, k_stages, waves, row_band;
+    int split;         /* wgmma: blocks of a cluster, which share a tile; stages of each: cut, so many one more */
     int cut, cut_more; /* stages of cut tiles that every block takes; so many blocks take one more */
     int kb_tiles, ring, x_rows, scale_rows;
     int off_x, off_s, off_z, stage_bytes;

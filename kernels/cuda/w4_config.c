@@ -6,15 +6,19 @@
 #define BLOCK_RESERVED 1024 /* shared memory the driver keeps for itself in every block */
 #define ALIGN          1024 /* the copy engine's 128-byte swizzle repeats after eight rows */
 
-static const char *const k_names[MW_W4_VARIANTS] = {"m8",   "m32", "m64",  "m128",  "g32",  "g32w",
-                                                    "g64n", "g64", "g64w", "g128n", "g128", "g128b"};
+static const char *const k_names[MW_W4_VARIANTS] = {"m8", "m32", "m64", "m128", "g32", "g64n", "g64", "g128n", "g128"};
 
 mw_w4_shape mw_cuda_w4_shape(mw_w4_variant v) {
     static const mw_w4_shape shape[MW_W4_VARIANTS] = {
-        [MW_W4_M8] = {1, 1, 1, 8, 2, 2},     [MW_W4_M32] = {2, 1, 2, 8, 2, 1},   [MW_W4_M64] = {4, 2, 2, 2, 2, 1},
-        [MW_W4_M128] = {4, 4, 2, 1, 1, 1},   [MW_W4_G32] = {4, 1, 4, 1, 1, 2},   [MW_W4_G32W] = {4, 1, 8, 1, 1, 1},
-        [MW_W4_G64N] = {8, 1, 2, 1, 1, 2},   [MW_W4_G64] = {8, 1, 4, 1, 1, 1},   [MW_W4_G64W] = {8, 1, 8, 1, 1, 1},
-        [MW_W4_G128N] = {16, 1, 2, 1, 1, 1}, [MW_W4_G128] = {16, 1, 4, 1, 1, 1}, [MW_W4_G128B] = {16, 1, 4, 1, 1, 1},
+        [MW_W4_M8] = {1, 1, 1, 8, 2, 2},
+        [MW_W4_M32] = {2, 1, 2, 8, 2, 1},
+        [MW_W4_M64] = {4, 2, 2, 2, 2, 1},
+        [MW_W4_M128] = {4, 4, 2, 1, 1, 1},
+        [MW_W4_G32] = {4, 1, 4, 1, 1, 2},
+        [MW_W4_G64N] = {8, 1, 2, 1, 1, 2},
+        [MW_W4_G64] = {8, 1, 4, 1, 1, 1},
+        [MW_W4_G128N] = {16, 1, 2, 1, 1, 1},
+        [MW_W4_G128] = {16, 1, 4, 1, 1, 1},
     };
     return shape[v];
 }
@@ -37,7 +41,7 @@ static int scale_rows(int kb, int64_t group, int64_t k) {
     return (int)(rows < k / group ? rows : k / group);
 }
 
-mw_w4_config mw_cuda_w4_wgmma(const mw_dev *d, int64_t m, const mw_linear *w, mw_w4_variant v, mw_w4_division how) {
+mw_w4_config mw_cuda_w4_wgmma(const mw_dev *d, int64_t m, const mw_linear *w, mw_w4_variant v, int split) {
     mw_w4_shape s = mw_cuda_w4_shape(v);
     mw_w4_config c = {.variant = v, .bm = 8 * s.mt, .bn = 64 * s.wn, .kb = 64, .bulk = true};
     c.m_tiles = (int)ceil_div(m, c.bm);
@@ -58,22 +62,15 @@ mw_w4_config mw_cuda_w4_wgmma(const mw_dev *d, int64_t m, const mw_linear *w, mw
     c.smem = fixed + c.ring * c.stage_bytes;
     c.threads = 256 + MW_W4_FEEDER;
 
-    int64_t tiles = (int64_t)c.m_tiles * c.n_tiles, stages = tiles * c.k_stages;
-    int64_t full = ceil_div(tiles, d->n_sm);
-    if (how == MW_W4_AUTO) how = tiles * 16 >= full * d->n_sm * 15 ? MW_W4_WHOLE : MW_W4_CUT;
-    if (how == MW_W4_WHOLE) {
-        c.blocks = tiles < d->n_sm ? (int)tiles : d->n_sm;
-        c.waves = (int)full;
-    } else {
-        c.blocks = stages < d->n_sm ? (int)stages : d->n_sm;
-        c.waves = (int)(tiles / c.blocks);
-    }
+    int64_t tiles = (int64_t)c.m_tiles * c.n_tiles, all = tiles < d->n_sm ? tiles : d->n_sm;
+    c.split = split < c.k_stages ? split : c.k_stages;
+    c.blocks = (int)(c.split > 1 ? tiles * c.split : all);
+    c.waves = (int)ceil_div(tiles, all);
     return c;
 }
 
 mw_w4_config mw_cuda_w4_layout(const mw_dev *d, int64_t m, const mw_linear *w, mw_w4_variant v, int kb) {
-    if (mw_w4_is_wgmma(v))
-        return mw_cuda_w4_wgmma(d, m, w, v, kb <= 64 ? MW_W4_CUT : kb <= 128 ? MW_W4_WHOLE : MW_W4_AUTO);
+    if (mw_w4_is_wgmma(v)) return mw_cuda_w4_wgmma(d, m, w, v, kb / 64);
     mw_w4_shape s = mw_cuda_w4_shape(v);
     mw_w4_config c = {.variant = v, .bm = 8 * s.mt * s.wm, .bn = 64 * s.wn, .kb = kb, .bulk = d->sm >= 90};
     c.m_tiles = (int)ceil_div(m, c.bm);
@@ -113,12 +110,36 @@ static mw_w4_config first_fit(const mw_dev *d, int64_t m, const mw_linear *w, mw
     return c;
 }
 
+/* One of the wgmma kernels, by the time that it should take: stages of k at their measured rate, and a fixed time for a
+ * tile, for every wave of blocks. */
+static mw_w4_config choose_wgmma(const mw_dev *d, int64_t m, const mw_linear *w) {
+    static const struct {
+        mw_w4_variant v;
+        double stage, tile; /* us, H200 */
+    } kind[] = {{MW_W4_G32, 0.46, 1.5},
+                {MW_W4_G64N, 0.40, 1.5},
+                {MW_W4_G64, 0.50, 2.0},
+                {MW_W4_G128N, 0.41, 2.0},
+                {MW_W4_G128, 0.67, 2.5}};
+    mw_w4_config best = {0};
+    double least = 1e30;
+    for (size_t i = 0; i < sizeof kind / sizeof *kind; i++)
+        for (int split = 1; split <= MW_WG_MAX_SPLIT; split++) {
+            mw_w4_config c = mw_cuda_w4_wgmma(d, m, w, kind[i].v, split);
+            int64_t tiles = (int64_t)c.m_tiles * c.n_tiles, at_once = (int64_t)16 / split * split * d->n_sm / 16;
+            if (split == 1) at_once = d->n_sm;
+            double waves = (double)ceil_div(tiles * split, at_once);
+            double us = waves * (kind[i].stage * (double)ceil_div(c.k_stages, split) + kind[i].tile + (split > 1));
+            if (us < least && c.ring >= 2) least = us, best = c;
+        }
+    return best;
+}
+
 /* Thresholds and stages as measured on an H200 (docs/PERF.md): a stage has a fixed cost, so it is as large as leaves a
  * ring of three or four. Nine to 32 rows run in tiles of 16: the second pass over the weights comes from L2. */
 mw_w4_config mw_cuda_w4_choose(const mw_dev *d, int64_t m, const mw_linear *w) {
     static const int kb[] = {512, 256, 128, 64};
-    if (m > 16 && d->sm == 90)
-        return mw_cuda_w4_wgmma(d, m, w, m <= 32 ? MW_W4_G32 : m <= 64 ? MW_W4_G64 : MW_W4_G128, MW_W4_AUTO);
+    if (m > 16 && d->sm == 90) return choose_wgmma(d, m, w);
     if (m <= 8) return first_fit(d, m, w, MW_W4_M8, kb, 3, 4);
     if (m <= 32) return first_fit(d, m, w, MW_W4_M32, kb, 3, 3);
     if (m <= 64) return first_fit(d, m, w, MW_W4_M64, kb + 1, 3, 3);
@@ -128,8 +149,8 @@ mw_w4_config mw_cuda_w4_choose(const mw_dev *d, int64_t m, const mw_linear *w) {
 char *mw_cuda_w4_print(const mw_w4_config *c, char *buf, size_t size) {
     snprintf(buf, size,
              "%s: tile %dx%d, stage k %d of %d bytes, ring %d, %s, tiles %dx%d, %d stages a tile, %d blocks of %d, "
-             "%d whole tiles a block, %d bytes shared",
+             "%d whole tiles a block, split %d, %d bytes shared",
              k_names[c->variant], c->bm, c->bn, c->kb, c->stage_bytes, c->ring, c->bulk ? "bulk copies" : "cp.async",
-             c->m_tiles, c->n_tiles, c->k_stages, c->blocks, c->threads, c->waves, c->smem);
+             c->m_tiles, c->n_tiles, c->k_stages, c->blocks, c->threads, c->waves, c->split, c->smem);
     return buf;
 }

@@ -7,15 +7,16 @@
  * it in shared memory. The sums are y transposed. Scales multiply the fragments: a weight is rounded once, to the
  * activations' type (docs/NUMERICS.md).
  *
- * Fragments of up to DEPTH steps are alive: while products of earlier steps run, later ones are unpacked.
+ * A group of BATCH steps is unpacked while the products of the group before run.
  *
  * A stage in shared memory: tiles u32 [kb/16][bn/64][128] | x [kb/64][N][64] swizzled | scales [scale_rows][bn] |
- * zeros the same. One thread of a ninth warp keeps the ring filled; weights of the first ring before the dependency
- * wait.
+ * zeros the same. One thread of a third warpgroup keeps the ring filled; weights of the first ring before the
+ * dependency wait.
  *
- * Tiles that several blocks share: each block writes its sums to its own area of `slots`, and each then adds up an
- * equal part of the tile, blocks ascending: the order of a sum never depends on who does it. Every word is its own flag
- * (0: not there yet; a true +0 is sent as -0) and is 0 again afterwards. All blocks must be resident at once. */
+ * Where there are too few tiles, the k extent of a tile is divided among the blocks of a cluster. Each leaves its sums
+ * in its own shared memory, and each adds up an equal part of the tile, blocks ascending: the order of a sum never
+ * depends on who does it.
+ */
 #ifndef MW_KERNELS_CUDA_W4_WGMMA_CUH
 #define MW_KERNELS_CUDA_W4_WGMMA_CUH
 #include "kernels/cuda/device.cuh"
@@ -29,25 +30,55 @@
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
+/* ---- clusters ---------------------------------------------------------------------------------------------------- */
+
+static __device__ __forceinline__ int mw_cluster_rank() {
+    int r;
+    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
+    return r;
+}
+static __device__ __forceinline__ int mw_cluster_id() {
+    int r;
+    asm("mov.u32 %0, %%clusterid.x;" : "=r"(r));
+    return r;
+}
+/* All threads of the cluster that have not ended. What was written before arriving is seen after waiting. */
+static __device__ __forceinline__ void mw_cluster_arrive() {
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+static __device__ __forceinline__ void mw_cluster_wait() {
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+/* 16 bytes at `smem` in the shared memory of block `rank` of the cluster. */
+static __device__ __forceinline__ float4 mw_cluster_load(uint32_t smem, int rank) {
+    float4 v;
+    uint32_t at;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(smem), "r"(rank));
+    asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+                 : "r"(at)
+                 : "memory");
+    return v;
+}
+
 /* ---- order of work ----------------------------------------------------------------------------------------------- */
 
-/* A block's items: its whole tiles, then its piece of the list of cut ones. */
+/* A block's items: whole tiles, every gridDim-th; or, in a cluster, its part of one. */
 struct mw_wg_walk {
-    int wave, u, u1;
-    __device__ __forceinline__ explicit mw_wg_walk(const mw_w4_args &a)
-        : wave(0), u(mw_w4_cut(a, blockIdx.x)), u1(mw_w4_cut(a, blockIdx.x + 1)) {}
+    int wave;
+    __device__ __forceinline__ explicit mw_wg_walk(const mw_w4_args &) : wave(0) {}
 
     __device__ __forceinline__ bool next(const mw_w4_args &a, mw_w4_item *it) {
-        if (wave < a.waves) {
+        if (a.split > 1) {
+            if (wave++ > 0) return false;
+            int rank = mw_cluster_rank();
+            it->tile = mw_cluster_id();
+            it->s0 = a.cut * rank + min(rank, a.cut_more);
+            it->s1 = it->s0 + a.cut + (rank < a.cut_more);
+        } else {
             it->tile = wave++ * (int)gridDim.x + (int)blockIdx.x;
             it->s0 = 0, it->s1 = a.k_stages;
-            if (it->tile >= a.m_tiles * a.n_tiles) return false; /* a last wave that is not full: nothing is cut */
-        } else {
-            if (u >= u1) return false;
-            int t = u / a.k_stages, first = t * a.k_stages;
-            it->tile = a.waves * (int)gridDim.x + t;
-            it->s0 = u - first, it->s1 = min(u1 - first, a.k_stages);
-            u = first + it->s1;
+            if (it->tile >= a.m_tiles * a.n_tiles) return false;
         }
         mw_w4_walk::place(a, it);
         return true;
@@ -207,43 +238,50 @@ struct mw_wg_ring {
 
 /* FINE: a stage may hold several groups; else one. (No branch may stand among the products of a stage: the compiler
  * would then run them one after another.) */
-template <typename T, int N, int MJ, int DEPTH, bool FINE, bool ZEROS>
+template <typename T, int N, int MJ, int BATCH, bool FINE, bool ZEROS>
 static __device__ __forceinline__ void mw_wg_sums(const mw_w4_args &a, float acc[MJ][N / 2], const char *stages,
                                                   const mw_wg_warp<MJ> &me, mw_wg_ring &ring, const mw_w4_item &it) {
-    constexpr int BLOCKS = 2 * MJ;
-    uint32_t frag[DEPTH][MJ][4];
+    constexpr int BLOCKS = 2 * MJ, GROUPS = 4 / BATCH;
+    uint32_t frag[2][BATCH][MJ][4];
     mw_wg_group<T, MJ, ZEROS> group;
     int at = me.block * 64 + me.lane / 4 * 8 + 2 * me.j0;
 #pragma unroll
     for (int j = 0; j < MJ; j++)
 #pragma unroll
         for (int i = 0; i < N / 2; i++) acc[j][i] = 0, mw_wgmma_pin(acc[j][i]);
+
     for (int s = it.s0; s < it.s1; s++) {
         ring.wait();
         const char *stage = stages + ring.slot * a.stage_bytes;
         const char *w = stage + me.block * 512 + me.lane * 16 + me.j0 * 4;
-        uint64_t b = mw_wgmma_b(mw_smem(stage + a.off_x));
+        uint32_t b = __shfl_sync(0xffffffff, mw_wgmma_b_low(mw_smem(stage + a.off_x)), 0);
         uint32_t q[4][MJ];
 #pragma unroll
         for (int i = 0; i < 4; i++) mw_wg_words<MJ>(q[i], w + i * (BLOCKS * 512));
         if (!FINE) group.load(a, stage, at);
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            if (FINE) {
-                int g = min(mw_w4_group(a, s * 4 + i), a.groups - 1) - mw_w4_group(a, s * 4);
-                group.load(a, stage, at + g * (64 * BLOCKS));
+        for (int h = 0; h < GROUPS; h++) {
+#pragma unroll
+            for (int i = h * BATCH; i < (h + 1) * BATCH; i++) {
+                if (FINE) {
+                    int g = min(mw_w4_group(a, s * 4 + i), a.groups - 1) - mw_w4_group(a, s * 4);
+                    group.load(a, stage, at + g * (64 * BLOCKS));
+                }
+#pragma unroll
+                for (int j = 0; j < MJ; j++) mw_wgmma_pin(q[i][j]); /* not unpacked before the wait above */
+                mw_wg_unpack<T, MJ, ZEROS>(frag[h % 2][i % BATCH], q[i], group);
             }
 #pragma unroll
-            for (int j = 0; j < MJ; j++) mw_wgmma_pin(q[i][j]); /* not unpacked before the wait above */
-            mw_wg_unpack<T, MJ, ZEROS>(frag[i % DEPTH], q[i], group);
-#pragma unroll
-            for (int j = 0; j < 4 * MJ; j++) mw_wgmma_pin(frag[i % DEPTH][j / 4][j % 4]);
+            for (int i = 0; i < 4 * MJ * BATCH; i++) mw_wgmma_pin(frag[h % 2][i / (4 * MJ)][i / 4 % MJ][i % 4]);
             mw_wgmma_fence();
 #pragma unroll
-            for (int j = 0; j < MJ; j++) mw_wgmma<T, N>::mma(acc[j], frag[i % DEPTH][j], b + 2 * i);
+            for (int i = 0; i < BATCH; i++)
+#pragma unroll
+                for (int j = 0; j < MJ; j++)
+                    mw_wgmma<T, N>::mma(acc[j], frag[h % 2][i][j], mw_wgmma_b(b + 2 * (h * BATCH + i)));
             mw_wgmma_commit();
-            mw_wgmma_wait<DEPTH - 1>();
-            if (i == DEPTH - 2) ring.leave();
+            mw_wgmma_wait<1>();
+            if (h == 0) ring.leave();
         }
         ring.step(a);
     }
@@ -331,111 +369,66 @@ static __device__ __forceinline__ void mw_wg_write(const mw_w4_args &a, const fl
                 mw_wg_store<T>(a, acc[j] + 4 * t, row + 8 * t, col + 16 * j, me.lane);
 }
 
-/* ---- tiles that blocks share ------------------------------------------------------------------------------------- */
+/* ---- tiles that the blocks of a cluster share -------------------------------------------------------------------- */
 
-static __device__ __forceinline__ uint32_t mw_wg_sent(float v) {
-    uint32_t u = __float_as_uint(v);
-    return u ? u : 0x80000000u;
-}
-
-/* A block has two areas: 0 for the tile that it does not begin, 1 for the one that it begins and does not end. An area
- * holds [unit][warp][lane] four sums; unit t * MJ + j is 8 rows and 16 columns of every warp. */
-template <int N, int MJ>
-static __device__ __forceinline__ uint4 *mw_wg_area(const mw_w4_args &a, int block, int which) {
-    return reinterpret_cast<uint4 *>(a.slots) + (size_t)(2 * block + which) * (N * 32 * MJ) + threadIdx.x;
-}
-
-template <int N, int MJ>
-static __device__ __forceinline__ void mw_wg_send(const mw_w4_args &a, const float acc[MJ][N / 2], int row, int which) {
-    uint4 *to = mw_wg_area<N, MJ>(a, blockIdx.x, which);
+/* Sums in shared memory: [unit][warp][lane] four; unit t * MJ + j is 8 rows and 16 columns of every warp. The ring is
+ * empty by then. */
+template <typename T, int N, int MJ>
+static __device__ __forceinline__ void mw_wg_join(const mw_w4_args &a, const float acc[MJ][N / 2], char *room,
+                                                  const mw_wg_warp<MJ> &me, const mw_w4_item &it) {
+    constexpr int UNITS = N / 8 * MJ, MAX = MW_WG_MAX_SPLIT;
+    int rank = mw_cluster_rank(), row0 = it.mi * N, col0 = it.ni * (128 * MJ) + me.col;
+    float4 *mine = reinterpret_cast<float4 *>(room) + threadIdx.x;
+    asm volatile("bar.sync 1, %0;" ::"n"(32 * MW_WG_WARPS) : "memory"); /* the other warps have left the ring too */
 #pragma unroll
     for (int t = 0; t < N / 8; t++)
 #pragma unroll
         for (int j = 0; j < MJ; j++) {
             const float *c = acc[j] + 4 * t;
-            if (row + 8 * t < a.m)
-                asm volatile("st.relaxed.gpu.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to + (t * MJ + j) * 256),
-                             "r"(mw_wg_sent(c[0])), "r"(mw_wg_sent(c[1])), "r"(mw_wg_sent(c[2])), "r"(mw_wg_sent(c[3]))
-                             : "memory");
+            if (row0 + 8 * t < a.m) mine[(t * MJ + j) * 256] = make_float4(c[0], c[1], c[2], c[3]);
         }
-}
-
-static __device__ __forceinline__ uint4 mw_wg_peek(const uint4 *p) {
-    uint4 v;
-    asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                 : "l"(p)
-                 : "memory");
-    return v;
-}
-
-/* This block's part of a shared tile: the sum over its blocks, ascending. */
-template <typename T, int N, int MJ>
-static __device__ __forceinline__ void mw_wg_collect(const mw_w4_args &a, const mw_wg_warp<MJ> &me,
-                                                     const mw_w4_item &it) {
-    constexpr int UNITS = N / 8 * MJ, AT_ONCE = 8;
-    int first = (it.tile - a.waves * (int)gridDim.x) * a.k_stages, b0 = blockIdx.x, b1 = blockIdx.x;
-    while (mw_w4_cut(a, b0) > first) b0--;
-    while (mw_w4_cut(a, b1 + 1) < first + a.k_stages) b1++;
-    int blocks = b1 - b0 + 1, rank = blockIdx.x - b0;
-    for (int u = UNITS * rank / blocks; u < UNITS * (rank + 1) / blocks; u++) {
-        int row = it.mi * N + u / MJ * 8, col = it.ni * (128 * MJ) + me.col + u % MJ * 16;
+    mw_cluster_arrive();
+    mw_cluster_wait();
+    uint32_t from = mw_smem(mine);
+    for (int u = UNITS * rank / a.split; u < UNITS * (rank + 1) / a.split; u++) {
+        int row = row0 + u / MJ * 8, col = col0 + u % MJ * 16;
         if (row >= a.m) break;
+        float4 v[MAX];
+#pragma unroll
+        for (int i = 0; i < MAX; i++)
+            if (i < a.split) v[i] = mw_cluster_load(from + u * 4096, i);
         float sum[4] = {0, 0, 0, 0};
-        for (int b = b0; b <= b1; b += AT_ONCE) {
-            uint4 v[AT_ONCE];
-            bool missing;
-            do {
-                missing = false;
 #pragma unroll
-                for (int i = 0; i < AT_ONCE; i++)
-                    if (b + i <= b1) v[i] = mw_wg_peek(mw_wg_area<N, MJ>(a, b + i, b + i == b0) + u * 256);
-#pragma unroll
-                for (int i = 0; i < AT_ONCE; i++)
-                    if (b + i <= b1) missing |= !v[i].x || !v[i].y || !v[i].z || !v[i].w;
-            } while (missing);
-#pragma unroll
-            for (int i = 0; i < AT_ONCE; i++)
-                if (b + i <= b1) {
-                    sum[0] += __uint_as_float(v[i].x), sum[1] += __uint_as_float(v[i].y);
-                    sum[2] += __uint_as_float(v[i].z), sum[3] += __uint_as_float(v[i].w);
-                    mw_wg_area<N, MJ>(a, b + i, b + i == b0)[u * 256] = make_uint4(0, 0, 0, 0);
-                }
-        }
+        for (int i = 0; i < MAX; i++)
+            if (i < a.split) sum[0] += v[i].x, sum[1] += v[i].y, sum[2] += v[i].z, sum[3] += v[i].w;
         if (col < a.n) mw_wg_store<T>(a, sum, row, col, me.lane);
     }
+    __syncwarp();
+    mw_cluster_arrive(); /* nobody ends while others read its memory */
+    mw_cluster_wait();
 }
 
 /* ---- the kernel -------------------------------------------------------------------------------------------------- */
 
-template <typename T, int N, int MJ, int DEPTH, bool FINE, bool ZEROS>
-static __device__ __forceinline__ void mw_wg_compute(const mw_w4_args &a, const char *stages, char *own,
-                                                     uint32_t bars) {
+template <typename T, int N, int MJ, int BATCH, bool FINE, bool ZEROS>
+static __device__ __forceinline__ void mw_wg_compute(const mw_w4_args &a, char *stages, char *own, uint32_t bars) {
     mw_wg_warp<MJ> me;
     mw_wg_ring ring(bars);
     mw_wg_walk walk(a);
-    mw_w4_item it, shared[2];
-    bool has[2] = {false, false};
+    mw_w4_item it;
     while (walk.next(a, &it)) {
         float acc[MJ][N / 2];
-        mw_wg_sums<T, N, MJ, DEPTH, FINE, ZEROS>(a, acc, stages, me, ring, it);
-        if (it.s0 == 0 && it.s1 == a.k_stages) {
+        mw_wg_sums<T, N, MJ, BATCH, FINE, ZEROS>(a, acc, stages, me, ring, it);
+        if (a.split > 1)
+            mw_wg_join<T, N, MJ>(a, acc, stages, me, it);
+        else
             mw_wg_write<T, N, MJ>(a, acc, own, me, it);
-        } else if (it.s0 > 0) {
-            shared[0] = it, has[0] = true;
-            mw_wg_send<N, MJ>(a, acc, it.mi * N, 0);
-        } else {
-            shared[1] = it, has[1] = true;
-            mw_wg_send<N, MJ>(a, acc, it.mi * N, 1);
-        }
     }
-    if (has[0]) mw_wg_collect<T, N, MJ>(a, me, shared[0]);
-    if (has[1]) mw_wg_collect<T, N, MJ>(a, me, shared[1]);
 }
 
 #endif
 
-template <typename T, int N, int MJ, int DEPTH, bool FINE, bool ZEROS, int BLOCKS_PER_SM>
+template <typename T, int N, int MJ, int BATCH, bool FINE, bool ZEROS, int BLOCKS_PER_SM>
 __global__ void __launch_bounds__(MW_WG_THREADS, BLOCKS_PER_SM) mw_wg_gemm(const __grid_constant__ mw_w4_args a) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     extern __shared__ char raw[];
@@ -459,22 +452,18 @@ __global__ void __launch_bounds__(MW_WG_THREADS, BLOCKS_PER_SM) mw_wg_gemm(const
     } else {
         mw_more_registers<BLOCKS_PER_SM == 2 ? 104 : 232>();
         mw_pdl_wait();
-        mw_wg_compute<T, N, MJ, DEPTH, FINE, ZEROS>(a, stages, own + threadIdx.x / 32 * MW_WG_OWN, bars);
+        mw_wg_compute<T, N, MJ, BATCH, FINE, ZEROS>(a, stages, own + threadIdx.x / 32 * MW_WG_OWN, bars);
     }
 #endif
 }
 
 template <typename T, bool FINE, bool ZEROS> static mw_w4_kernel mw_wg_pick(mw_w4_variant v) {
-    constexpr int D = FINE ? 2 : 4;
-    switch (v) {
+    switch (v) { /* as mw_cuda_w4_shape() says */
     case MW_W4_G32: return mw_wg_gemm<T, 32, 2, 2, FINE, ZEROS, 2>;
-    case MW_W4_G32W: return mw_wg_gemm<T, 32, 4, 2, FINE, ZEROS, 1>;
     case MW_W4_G64N: return mw_wg_gemm<T, 64, 1, 2, FINE, ZEROS, 2>;
-    case MW_W4_G64: return mw_wg_gemm<T, 64, 2, D, FINE, ZEROS, 1>;
-    case MW_W4_G64W: return mw_wg_gemm<T, 64, 4, 2, FINE, ZEROS, 1>;
-    case MW_W4_G128N: return mw_wg_gemm<T, 128, 1, D, FINE, ZEROS, 1>;
-    case MW_W4_G128B: return mw_wg_gemm<T, 128, 2, 2, FINE, ZEROS, 1>;
-    default: return mw_wg_gemm<T, 128, 2, D, FINE, ZEROS, 1>;
+    case MW_W4_G64: return mw_wg_gemm<T, 64, 2, 2, FINE, ZEROS, 1>;
+    case MW_W4_G128N: return mw_wg_gemm<T, 128, 1, 2, FINE, ZEROS, 1>;
+    default: return mw_wg_gemm<T, 128, 2, 2, FINE, ZEROS, 1>;
     }
 }
 

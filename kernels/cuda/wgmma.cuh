@@ -13,10 +13,14 @@
 #include <stdint.h>
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-/* Of 16 columns of k at `smem`; the next 16 of the same 64 are two further on. */
-static __device__ __forceinline__ uint64_t mw_wgmma_b(uint32_t smem) {
+/* Where b is, for 16 of k: the lower half of its description, of which the next 16 of the same 64 are two further on,
+ * and all of it. */
+static __device__ __forceinline__ uint32_t mw_wgmma_b_low(uint32_t smem) {
+    return 1u << 16 | (smem & 0x3ffff) >> 4;
+}
+static __device__ __forceinline__ uint64_t mw_wgmma_b(uint32_t low) {
     const uint64_t swizzle_128 = 1ull << 62, eight_rows = (uint64_t)(1024 >> 4) << 32;
-    return swizzle_128 | eight_rows | (uint64_t)1 << 16 | (smem & 0x3ffff) >> 4;
+    return swizzle_128 | eight_rows | low;
 }
 
 /* Between the writing of registers of a and d and the fence: the compiler may not move the writing past it. */

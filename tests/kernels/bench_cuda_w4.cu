@@ -176,14 +176,14 @@ static std::vector<mw_w4_config> configs(int64_t m, const mw_linear *w, bool tun
         return all;
     }
     for (int v = MW_W4_G32; v < MW_W4_VARIANTS && m > 8; v++)
-        for (int how = MW_W4_WHOLE; how <= MW_W4_CUT; how++) {
-            mw_w4_config c = mw_cuda_w4_wgmma(g_dev, m, w, (mw_w4_variant)v, (mw_w4_division)how);
-            if (c.ring < 3 || c.bm >= 4 * m || 8 * c.bm <= m ||
-                (how == MW_W4_WHOLE && c.waves * c.blocks * 2 > c.m_tiles * c.n_tiles * 3))
-                continue;
+        for (int split = 1; split <= MW_WG_MAX_SPLIT; split++) {
+            mw_w4_config c = mw_cuda_w4_wgmma(g_dev, m, w, (mw_w4_variant)v, split);
+            int64_t units = (int64_t)c.m_tiles * c.n_tiles * c.split;
+            bool full = units * 10 >= g_dev->n_sm * 6 && (c.split == 1 || units <= 3 * g_dev->n_sm);
+            if (c.ring < 3 || c.bm > 2 * m || 4 * c.bm < m && c.bm < 128 || !full) continue;
             all.push_back(c);
         }
-    for (int v = 0; v < MW_W4_G32 && m <= 64; v++)
+    for (int v = 0; v < MW_W4_G32 && m <= 32; v++)
         for (int kb = 128; kb <= 512; kb *= 2) {
             mw_w4_config c = mw_cuda_w4_layout(g_dev, m, w, (mw_w4_variant)v, kb);
             if (c.ring < 3 || (c.bm >= 4 * m && v) || 4 * c.bm <= m || kb / 16 < mw_cuda_w4_shape((mw_w4_variant)v).wk)
@@ -272,11 +272,9 @@ int main(int argc, char **argv) {
                 double us = time_ours(s, w, &l, &all[f]);
                 char text[320], name[64];
                 mw_cuda_w4_print(&all[f], text, sizeof text);
-                snprintf(name, sizeof name, "%.*s/%s%d", (int)strcspn(text, ":"), text,
-                         !mw_w4_is_wgmma(all[f].variant)                                   ? "kb"
-                         : all[f].waves * all[f].blocks >= all[f].m_tiles * all[f].n_tiles ? "whole"
-                                                                                           : "cut",
-                         all[f].kb);
+                bool wg = mw_w4_is_wgmma(all[f].variant);
+                snprintf(name, sizeof name, "%.*s/%s%d", (int)strcspn(text, ":"), text, wg ? "" : "kb",
+                         wg ? all[f].split : all[f].kb);
                 printf("%s,%lld,%lld,%lld,%s,%.2f,%.2f,%.2f,%.0f,%.1f\n", s->name, (long long)s->k, (long long)s->n,
                        (long long)ms[mi], name, us, w.read_us, blas_us, s->k * s->n * 0.515625 / us / 1e3,
                        2e-6 * ms[mi] * s->k * s->n / us);

@@ -17,14 +17,14 @@ static void check(bool good, const char *what, const mw_dev *d, int64_t m, const
 
 /* What holds of the wgmma kernels' configurations alone. */
 static void check_wgmma(const mw_dev *d, int64_t m, const mw_linear *w, const mw_w4_config *c) {
-    int64_t tiles = (int64_t)c->m_tiles * c->n_tiles, whole = (int64_t)c->waves * c->blocks;
+    int64_t tiles = (int64_t)c->m_tiles * c->n_tiles;
     check(d->sm == 90 && m > 16, "wgmma", d, m, w, c);
     check(c->kb == 64 && c->x_rows == c->bm && c->bn % 128 == 0 && c->bn / 64 <= 256, "stage", d, m, w, c);
     check(c->fine == (w->w4.group % c->kb != 0) && (c->fine || c->scale_rows == 1), "fine", d, m, w, c);
-    check(c->blocks >= 1 && c->blocks <= d->n_sm, "blocks", d, m, w, c);
-    check(c->waves > 0 || tiles * c->k_stages >= c->blocks, "a block without work", d, m, w, c);
-    check(whole - tiles < c->blocks, "an empty wave", d, m, w, c);
-    check((int64_t)c->blocks * c->bm * c->bn * 2 <= (int64_t)MW_CUDA_COUNTERS, "slots", d, m, w, c);
+    check(c->split >= 1 && c->split <= MW_WG_MAX_SPLIT && c->split <= c->k_stages, "split", d, m, w, c);
+    check(c->blocks == (c->split > 1 ? tiles * c->split : tiles < d->n_sm ? tiles : d->n_sm), "blocks", d, m, w, c);
+    check(c->split == 1 || (int64_t)c->bm * c->bn * 4 <= (int64_t)c->ring * c->stage_bytes, "room for sums", d, m, w,
+          c);
 }
 
 static void check_one(const mw_dev *d, int64_t m, const mw_linear *w) {
