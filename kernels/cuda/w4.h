@@ -53,7 +53,7 @@ typedef struct mw_w4_config {
 #define MW_W4_RED_BYTES(warps) ((warps) / 2 * 8 * 32 * 8)
 #define MW_W4_BAR_BYTES        256 /* two barriers a stage */
 #define MW_W4_MAX_RING         16
-#define MW_WG_OWN              1024 /* wgmma kernels: bytes of a warp's own */
+#define MW_WG_OWN              2048 /* wgmma kernels: bytes of a warp's own */
 #define MW_WG_MAX_SPLIT        8    /* blocks of a cluster */
 
 mw_w4_shape mw_cuda_w4_shape(mw_w4_variant v);

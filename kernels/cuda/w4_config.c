@@ -1,4 +1,5 @@
 /* kernels/cuda/w4_config.c - shape -> configuration of the int4 GEMM. Plain arithmetic, no device. */
+#include <math.h>
 #include <stdio.h>
 
 #include "kernels/cuda/w4.h"
@@ -10,15 +11,9 @@ static const char *const k_names[MW_W4_VARIANTS] = {"m8", "m32", "m64", "m128", 
 
 mw_w4_shape mw_cuda_w4_shape(mw_w4_variant v) {
     static const mw_w4_shape shape[MW_W4_VARIANTS] = {
-        [MW_W4_M8] = {1, 1, 1, 8, 2, 2},
-        [MW_W4_M32] = {2, 1, 2, 8, 2, 1},
-        [MW_W4_M64] = {4, 2, 2, 2, 2, 1},
-        [MW_W4_M128] = {4, 4, 2, 1, 1, 1},
-        [MW_W4_G32] = {4, 1, 4, 1, 1, 2},
-        [MW_W4_G64N] = {8, 1, 2, 1, 1, 2},
-        [MW_W4_G64] = {8, 1, 4, 1, 1, 1},
-        [MW_W4_G128N] = {16, 1, 2, 1, 1, 1},
-        [MW_W4_G128] = {16, 1, 4, 1, 1, 1},
+        [MW_W4_M8] = {1, 1, 1, 8, 2, 2},   [MW_W4_M32] = {2, 1, 2, 8, 2, 1},    [MW_W4_M64] = {4, 2, 2, 2, 2, 1},
+        [MW_W4_M128] = {4, 4, 2, 1, 1, 1}, [MW_W4_G32] = {4, 1, 4, 1, 1, 2},    [MW_W4_G64N] = {8, 1, 2, 1, 1, 2},
+        [MW_W4_G64] = {8, 1, 4, 1, 1, 1},  [MW_W4_G128N] = {16, 1, 2, 1, 1, 1}, [MW_W4_G128] = {16, 1, 4, 1, 1, 1},
     };
     return shape[v];
 }
@@ -110,27 +105,33 @@ static mw_w4_config first_fit(const mw_dev *d, int64_t m, const mw_linear *w, mw
     return c;
 }
 
-/* One of the wgmma kernels, by the time that it should take: stages of k at their measured rate, and a fixed time for a
- * tile, for every wave of blocks. */
+/* Clusters of `split` blocks that 132 multiprocessors of an H200 hold at once, one block each (those of a cluster are
+ * of one part of the chip, and the parts are not of equal size). */
+static double clusters_at_once(const mw_dev *d, int split, int blocks_per_sm) {
+    static const int n[MW_WG_MAX_SPLIT + 1] = {0, 132, 66, 39, 30, 22, 17, 15, 15};
+    return (double)(n[split] * blocks_per_sm) * d->n_sm / 132;
+}
+
+/* One of the wgmma kernels, by the time that it should take: stages of k at their measured rate, and what a tile costs
+ * beside, for every wave of blocks. us on an H200 (docs/PERF.md). */
 static mw_w4_config choose_wgmma(const mw_dev *d, int64_t m, const mw_linear *w) {
     static const struct {
         mw_w4_variant v;
-        double stage, tile; /* us, H200 */
-    } kind[] = {{MW_W4_G32, 0.46, 1.5},
-                {MW_W4_G64N, 0.40, 1.5},
-                {MW_W4_G64, 0.50, 2.0},
-                {MW_W4_G128N, 0.41, 2.0},
-                {MW_W4_G128, 0.67, 2.5}};
+        double stage, tile, join;
+    } kind[] = {{MW_W4_G32, 0.41, 2.0, 1.5},
+                {MW_W4_G64N, 0.36, 2.0, 1.5},
+                {MW_W4_G64, 0.47, 2.5, 2.0},
+                {MW_W4_G128N, 0.41, 2.5, 2.5},
+                {MW_W4_G128, 0.66, 3.0, 4.0}};
     mw_w4_config best = {0};
     double least = 1e30;
     for (size_t i = 0; i < sizeof kind / sizeof *kind; i++)
         for (int split = 1; split <= MW_WG_MAX_SPLIT; split++) {
             mw_w4_config c = mw_cuda_w4_wgmma(d, m, w, kind[i].v, split);
-            int64_t tiles = (int64_t)c.m_tiles * c.n_tiles, at_once = (int64_t)16 / split * split * d->n_sm / 16;
-            if (split == 1) at_once = d->n_sm;
-            double waves = (double)ceil_div(tiles * split, at_once);
-            double us = waves * (kind[i].stage * (double)ceil_div(c.k_stages, split) + kind[i].tile + (split > 1));
-            if (us < least && c.ring >= 2) least = us, best = c;
+            double tiles = (double)c.m_tiles * c.n_tiles, us = kind[i].stage * (double)ceil_div(c.k_stages, c.split);
+            us += kind[i].tile + (c.split > 1 ? kind[i].join : 0);
+            us *= ceil(tiles / clusters_at_once(d, c.split, 1));
+            if (c.ring >= 2 && us < least) least = us, best = c;
         }
     return best;
 }

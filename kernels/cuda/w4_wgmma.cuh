@@ -321,21 +321,30 @@ static __device__ __forceinline__ void mw_wg_store(const mw_w4_args &a, const fl
         y[0] = (uint16_t)v0, y[1] = (uint16_t)(v0 >> 16), y[8] = (uint16_t)v1, y[9] = (uint16_t)(v1 >> 16);
 }
 
-/* The same for 8 rows and 32 columns of a 16-bit y whose rows begin at multiples of 16 bytes, through 512 bytes of
- * shared memory of the warp's own: 64 bytes in a row of y at once. */
+/* The same for 32 rows and 32 columns of a 16-bit y whose rows begin at multiples of 16 bytes, through 2 KB of shared
+ * memory of the warp's own: 64 bytes in a row of y at once. c0, c1: 16 columns each. */
 template <typename T>
 static __device__ __forceinline__ void mw_wg_store32(const mw_w4_args &a, const float *c0, const float *c1,
                                                      const float bias[4], char *own, int row, int col, int lane) {
     typedef mw_w4_math<T> math;
-    uint32_t v[4] = {math::pack(c0[0] + bias[0], c0[1] + bias[0]), math::pack(c0[2] + bias[1], c0[3] + bias[1]),
-                     math::pack(c1[0] + bias[2], c1[1] + bias[2]), math::pack(c1[2] + bias[3], c1[3] + bias[3])};
     int r = lane % 8, piece = lane / 8;
-    mw_wg_transpose_out(mw_smem(own) + r * 64 + ((piece ^ (r >> 1 & 3)) << 4), v);
+    uint32_t to = mw_smem(own) + r * 64 + ((piece ^ (r >> 1 & 3)) << 4);
+#pragma unroll
+    for (int t = 0; t < 4; t++, c0 += 4, c1 += 4) {
+        uint32_t v[4] = {math::pack(c0[0] + bias[0], c0[1] + bias[0]), math::pack(c0[2] + bias[1], c0[3] + bias[1]),
+                         math::pack(c1[0] + bias[2], c1[1] + bias[2]), math::pack(c1[2] + bias[3], c1[3] + bias[3])};
+        mw_wg_transpose_out(to + t * 512, v);
+    }
     __syncwarp();
     r = lane / 4, piece = lane % 4;
-    uint4 u = *reinterpret_cast<const uint4 *>(own + r * 64 + ((piece ^ (r >> 1 & 3)) << 4));
-    if (row + r < a.m)
-        *reinterpret_cast<uint4 *>(static_cast<uint16_t *>(a.y) + (row + r) * a.ldy + col + piece * 8) = u;
+    const char *from = own + r * 64 + ((piece ^ (r >> 1 & 3)) << 4);
+    uint4 u[4];
+#pragma unroll
+    for (int t = 0; t < 4; t++) u[t] = *reinterpret_cast<const uint4 *>(from + t * 512);
+    uint16_t *y = static_cast<uint16_t *>(a.y) + (row + r) * a.ldy + col + piece * 8;
+#pragma unroll
+    for (int t = 0; t < 4; t++)
+        if (row + r + 8 * t < a.m) *reinterpret_cast<uint4 *>(y + 8 * t * a.ldy) = u[t];
     __syncwarp();
 }
 
@@ -344,21 +353,16 @@ static __device__ __forceinline__ void mw_wg_write(const mw_w4_args &a, const fl
                                                    const mw_wg_warp<MJ> &me, const mw_w4_item &it) {
     int row = it.mi * N, col = it.ni * (128 * MJ) + me.col;
     if (MJ >= 2 && a.y_rows16) {
+        float bias[4] = {};
+        if (col >= a.n) return;
+        if (a.bias) {
 #pragma unroll
-        for (int j = 0; j < MJ; j += 2) {
-            int c = col + 16 * j;
-            if (c >= a.n) return;
-            float bias[4] = {};
-            if (a.bias) {
-#pragma unroll
-                for (int i = 0; i < 4; i++) bias[i] = a.bias[c + 8 * i + me.lane / 4];
-            }
-#pragma unroll
-            for (int t = 0; t < N / 8; t++)
-                if (row + 8 * t < a.m)
-                    mw_wg_store32<T>(a, acc[j] + 4 * t, acc[(j + 1) % MJ] + 4 * t, bias, own + t % 2 * 512, row + 8 * t,
-                                     c, me.lane);
+            for (int i = 0; i < 4; i++) bias[i] = a.bias[col + 8 * i + me.lane / 4];
         }
+#pragma unroll
+        for (int t = 0; t < N / 8; t += 4)
+            if (row + 8 * t < a.m)
+                mw_wg_store32<T>(a, acc[0] + 4 * t, acc[MJ - 1] + 4 * t, bias, own, row + 8 * t, col, me.lane);
         return;
     }
 #pragma unroll
@@ -376,7 +380,7 @@ static __device__ __forceinline__ void mw_wg_write(const mw_w4_args &a, const fl
 template <typename T, int N, int MJ>
 static __device__ __forceinline__ void mw_wg_join(const mw_w4_args &a, const float acc[MJ][N / 2], char *room,
                                                   const mw_wg_warp<MJ> &me, const mw_w4_item &it) {
-    constexpr int UNITS = N / 8 * MJ, MAX = MW_WG_MAX_SPLIT;
+    constexpr int UNITS = N / 8 * MJ;
     int rank = mw_cluster_rank(), row0 = it.mi * N, col0 = it.ni * (128 * MJ) + me.col;
     float4 *mine = reinterpret_cast<float4 *>(room) + threadIdx.x;
     asm volatile("bar.sync 1, %0;" ::"n"(32 * MW_WG_WARPS) : "memory"); /* the other warps have left the ring too */
@@ -390,18 +394,30 @@ static __device__ __forceinline__ void mw_wg_join(const mw_w4_args &a, const flo
     mw_cluster_arrive();
     mw_cluster_wait();
     uint32_t from = mw_smem(mine);
-    for (int u = UNITS * rank / a.split; u < UNITS * (rank + 1) / a.split; u++) {
-        int row = row0 + u / MJ * 8, col = col0 + u % MJ * 16;
-        if (row >= a.m) break;
-        float4 v[MAX];
+    int end = min(UNITS * (rank + 1) / a.split, (a.m - row0 + 7) / 8 * MJ);
+    for (int u0 = UNITS * rank / a.split; u0 < end; u0 += 4) {
+        float4 sum[4] = {};
+        for (int i0 = 0; i0 < a.split; i0 += 4) {
+            float4 v[4][4]; /* all on their way at once: another block's memory is far */
 #pragma unroll
-        for (int i = 0; i < MAX; i++)
-            if (i < a.split) v[i] = mw_cluster_load(from + u * 4096, i);
-        float sum[4] = {0, 0, 0, 0};
+            for (int i = 0; i < 4; i++)
 #pragma unroll
-        for (int i = 0; i < MAX; i++)
-            if (i < a.split) sum[0] += v[i].x, sum[1] += v[i].y, sum[2] += v[i].z, sum[3] += v[i].w;
-        if (col < a.n) mw_wg_store<T>(a, sum, row, col, me.lane);
+                for (int u = 0; u < 4; u++) {
+                    v[i][u] = make_float4(0, 0, 0, 0);
+                    if (i0 + i < a.split && u0 + u < end) v[i][u] = mw_cluster_load(from + (u0 + u) * 4096, i0 + i);
+                }
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+#pragma unroll
+                for (int u = 0; u < 4; u++)
+                    sum[u].x += v[i][u].x, sum[u].y += v[i][u].y, sum[u].z += v[i][u].z, sum[u].w += v[i][u].w;
+        }
+#pragma unroll
+        for (int u = 0; u < 4; u++) {
+            int row = row0 + (u0 + u) / MJ * 8, col = col0 + (u0 + u) % MJ * 16;
+            float c[4] = {sum[u].x, sum[u].y, sum[u].z, sum[u].w};
+            if (u0 + u < end && col < a.n) mw_wg_store<T>(a, c, row, col, me.lane);
+        }
     }
     __syncwarp();
     mw_cluster_arrive(); /* nobody ends while others read its memory */

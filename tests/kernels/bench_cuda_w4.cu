@@ -179,7 +179,7 @@ static std::vector<mw_w4_config> configs(int64_t m, const mw_linear *w, bool tun
         for (int split = 1; split <= MW_WG_MAX_SPLIT; split++) {
             mw_w4_config c = mw_cuda_w4_wgmma(g_dev, m, w, (mw_w4_variant)v, split);
             int64_t units = (int64_t)c.m_tiles * c.n_tiles * c.split;
-            bool full = units * 10 >= g_dev->n_sm * 6 && (c.split == 1 || units <= 3 * g_dev->n_sm);
+            bool full = units * 10 >= g_dev->n_sm * 6 && (c.split == 1 || units <= 2 * g_dev->n_sm);
             if (c.ring < 3 || c.bm > 2 * m || 4 * c.bm < m && c.bm < 128 || !full) continue;
             all.push_back(c);
         }

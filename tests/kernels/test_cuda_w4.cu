@@ -106,6 +106,23 @@ static void test_rows(mw_dev *d) {
     }
 }
 
+/* Every wgmma kernel with every number of blocks that may share a tile, on matrices that fill neither tiles nor stages.
+ */
+static void test_wgmma(mw_dev *d) {
+    static const int64_t groups[] = {128, 64, 32, 16, 48, 192, 0};
+    for (int v = MW_W4_G32; v < MW_W4_VARIANTS; v++)
+        for (int split = 1; split <= MW_WG_MAX_SPLIT; split++)
+            for (int i = 0; i < (g_small ? 1 : 3); i++) {
+                int64_t g = groups[ref_int(0, 6)], k = g ? g * ref_int(1, 3000 / g) : 16 * ref_int(1, 180);
+                w4_case c = plain(ref_int(17, g_small ? 140 : 600), k, 64 * ref_int(1, 15), g ? g : k,
+                                  ref_chance(0.5) ? MW_F16 : MW_BF16);
+                if (i == 1) c.scale = ref_chance(0.5) ? MW_F32 : MW_BF16;
+                c.zeros = ref_chance(0.5), c.bias = ref_chance(0.5), c.y_f32 = ref_chance(0.2);
+                if (ref_chance(0.3)) c.ldy = c.n + ref_int(0, 9);
+                check(d, c, (mw_w4_variant)v, 64 * split);
+            }
+}
+
 static void test_model_shapes(mw_dev *d) {
     static const struct {
         int64_t k, n, group;
@@ -116,7 +133,7 @@ static void test_model_shapes(mw_dev *d) {
         {7168, 8192, 128},  {1344, 4096, 32},   {1728, 4096, 1728}, {7424, 8192, 128},  {7296, 8192, 128},
         {3584, 4608, 64},   {18944, 3584, 128}, {5120, 7168, 5120}, {2048, 64, 16},     {3584, 448, 32},
     };
-    static const int ms[] = {1, 3, 8, 13, 16, 29, 50, 64, 150, 1000};
+    static const int ms[] = {1, 3, 8, 16, 17, 29, 50, 64, 150, 1000};
     for (size_t i = 0; i < sizeof shape / sizeof *shape; i++)
         for (int j = 0; j < 3; j++) {
             int64_t m = ms[ref_int(0, 9)];
@@ -261,6 +278,7 @@ int main(int argc, char **argv) {
     test_permute<uint32_t>(d);
     test_random(d);
     test_rows(d);
+    test_wgmma(d);
     if (!g_small) test_model_shapes(d);
     test_slots(d);
     kernels->close(d);
