@@ -7,6 +7,17 @@
 #define BLOCK_RESERVED 1024 /* shared memory the driver keeps for itself in every block */
 #define ALIGN          1024 /* the copy engine's 128-byte swizzle repeats after eight rows */
 
+#ifdef MW_CUDA_SM90A
+static bool has_wgmma(const mw_dev *d) {
+    return d->sm == 90;
+}
+#else
+static bool has_wgmma(const mw_dev *d) {
+    (void)d;
+    return false;
+}
+#endif
+
 static const char *const k_names[MW_W4_VARIANTS] = {"m8", "m32", "m64", "m128", "g32", "g64n", "g64", "g128n", "g128"};
 
 mw_w4_shape mw_cuda_w4_shape(mw_w4_variant v) {
@@ -52,7 +63,7 @@ mw_w4_config mw_cuda_w4_wgmma(const mw_dev *d, int64_t m, const mw_linear *w, mw
 
     int fixed = ALIGN + MW_W4_BAR_BYTES + 8 * MW_WG_OWN;
     int64_t room = ((int64_t)d->smem_max + BLOCK_RESERVED) / s.blocks_per_sm - BLOCK_RESERVED - fixed;
-    int64_t ring = d->sm == 90 ? room / c.stage_bytes : 0;
+    int64_t ring = has_wgmma(d) ? room / c.stage_bytes : 0;
     c.ring = ring < 2 ? 0 : ring > MW_W4_MAX_RING ? MW_W4_MAX_RING : (int)ring;
     c.smem = fixed + c.ring * c.stage_bytes;
     c.threads = 256 + MW_W4_FEEDER;
@@ -83,6 +94,7 @@ mw_w4_config mw_cuda_w4_layout(const mw_dev *d, int64_t m, const mw_linear *w, m
     int64_t room = ((int64_t)d->smem_max + BLOCK_RESERVED) / per_sm - BLOCK_RESERVED - fixed;
     int64_t ring = room / c.stage_bytes;
     ring -= ring % s.teams;
+    if (s.mt >= 4 && has_wgmma(d)) ring = 0; /* not compiled for it */
     c.ring = ring < 2 || kb / 16 < s.wk ? 0 : ring > MW_W4_MAX_RING ? MW_W4_MAX_RING : (int)ring;
     c.smem = fixed + c.ring * c.stage_bytes;
     c.threads = 32 * s.wm * s.wn * s.wk + (c.bulk ? MW_W4_FEEDER : 0);
@@ -140,7 +152,7 @@ static mw_w4_config choose_wgmma(const mw_dev *d, int64_t m, const mw_linear *w)
  * ring of three or four. Nine to 32 rows run in tiles of 16: the second pass over the weights comes from L2. */
 mw_w4_config mw_cuda_w4_choose(const mw_dev *d, int64_t m, const mw_linear *w) {
     static const int kb[] = {512, 256, 128, 64};
-    if (m > 16 && d->sm == 90) return choose_wgmma(d, m, w);
+    if (m > 16 && has_wgmma(d)) return choose_wgmma(d, m, w);
     if (m <= 8) return first_fit(d, m, w, MW_W4_M8, kb, 3, 4);
     if (m <= 32) return first_fit(d, m, w, MW_W4_M32, kb, 3, 3);
     if (m <= 64) return first_fit(d, m, w, MW_W4_M64, kb + 1, 3, 3);

@@ -470,7 +470,7 @@ template <int BM, int BN, int THREADS> struct mw_w4_ring {
 #endif
 
 template <typename T, int MT, int WM, int WN, int WK, int TEAMS_90, int BLOCKS_PER_SM>
-__global__ void MW_W4_BOUNDS(WM *WN *WK, BLOCKS_PER_SM) mw_w4_gemm(const __grid_constant__ mw_w4_args a) {
+static __device__ __forceinline__ void mw_w4_block(const mw_w4_args &a) {
     constexpr int BM = 8 * MT * WM, BN = 64 * WN, TEAMS = MW_W4_TEAMS(TEAMS_90), WARPS = WM * WN * WK;
     extern __shared__ char raw[];
     char *stages = raw + (1024 - (mw_smem(raw) & 1023)) % 1024;
@@ -527,6 +527,16 @@ __global__ void MW_W4_BOUNDS(WM *WN *WK, BLOCKS_PER_SM) mw_w4_gemm(const __grid_
         }
         mw_w4_finish<T, MT, WM, WN, WK, TEAMS>(a, acc, it, me, red, it.mi * BM, it.ni * BN);
     }
+}
+
+template <typename T, int MT, int WM, int WN, int WK, int TEAMS_90, int BLOCKS_PER_SM>
+__global__ void MW_W4_BOUNDS(WM *WN *WK, BLOCKS_PER_SM) mw_w4_gemm(const __grid_constant__ mw_w4_args a) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    constexpr bool used = MT < 4; /* more rows go to w4_wgmma.cuh */
+#else
+    constexpr bool used = true;
+#endif
+    if constexpr (used) mw_w4_block<T, MT, WM, WN, WK, TEAMS_90, BLOCKS_PER_SM>(a);
 }
 
 template <typename T> static mw_w4_kernel mw_w4_pick_kernel(mw_w4_variant v) {
