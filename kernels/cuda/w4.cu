@@ -71,10 +71,13 @@ static mw_status encode_all(mw_w4_args *a, const mw_w4_config *c, mw_dtype act, 
     cuuint64_t dims[3] = {64, (cuuint64_t)a->m, (cuuint64_t)(a->k_tiles + 3) / 4};
     cuuint64_t strides[2] = {(cuuint64_t)a->ldx * 2, 128};
     cuuint32_t box[3] = {64, (cuuint32_t)c->x_rows, (cuuint32_t)(c->kb / 64)};
-    mw_status st =
-        encode(&a->map_x, "x", act == MW_F16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3,
-               a->x, dims, strides, box, true);
-    if (st == MW_OK && mw_w4_is_wgmma(c->variant)) return encode_wide(a, c, n);
+    CUtensorMapDataType x_type = act == MW_F16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+    mw_status st = encode(&a->map_x, "x", x_type, 3, a->x, dims, strides, box, true);
+    if (mw_w4_is_wgmma(c->variant)) {
+        box[1] = (cuuint32_t)a->x_rows_last;
+        if (st == MW_OK) st = encode(&a->map_x_last, "x", x_type, 3, a->x, dims, strides, box, true);
+        return st == MW_OK ? encode_wide(a, c, n) : st;
+    }
     if (st == MW_OK)
         st = encode2(&a->map_w, "tiles", CU_TENSOR_MAP_DATA_TYPE_UINT32, 4, a->tiles, 2 * n, a->k_tiles, 2 * c->bn,
                      c->kb / 16);
@@ -158,7 +161,8 @@ static mw_status launch(mw_dev *d, const mw_w4_config *c, const mw_linear *w, in
     int64_t cut = ((int64_t)c->m_tiles * c->n_tiles - (int64_t)c->waves * c->blocks) * c->k_stages;
     a.cut = (int)(cut / c->blocks), a.cut_more = (int)(cut % c->blocks);
     if (mw_w4_is_wgmma(c->variant))
-        a.split = c->split, a.cut = c->k_stages / c->split, a.cut_more = c->k_stages % c->split;
+        a.x_rows_last = c->x_rows_last, a.split = c->split, a.cut = c->k_stages / c->split,
+        a.cut_more = c->k_stages % c->split;
     a.kb_tiles = c->kb / 16, a.ring = c->ring, a.x_rows = c->x_rows, a.scale_rows = c->scale_rows;
     a.off_x = c->off_x, a.off_s = c->off_s, a.off_z = c->off_z, a.stage_bytes = c->stage_bytes;
     a.y_f32 = y_f32, a.y_pairs = (uintptr_t)y % 4 == 0 && ldy % 2 == 0;

@@ -42,10 +42,11 @@ typedef struct mw_w4_config {
     int ring;               /* stages in flight */
     int x_rows, scale_rows; /* rows of x and of scales that a stage carries */
     int off_x, off_s, off_z, stage_bytes;
-    int smem;  /* bytes, all of it */
-    bool bulk; /* filled by the copy engine (sm_90) or by cp.async */
-    bool fine; /* wgmma: a stage may hold several groups */
-    int split; /* wgmma: blocks that share a tile's k extent, a cluster */
+    int smem;        /* bytes, all of it */
+    bool bulk;       /* filled by the copy engine (sm_90) or by cp.async */
+    bool fine;       /* wgmma: a stage may hold several groups */
+    int split;       /* wgmma: blocks that share a tile's k extent, a cluster */
+    int x_rows_last; /* wgmma: of the last tile of rows, a multiple of 8 */
 } mw_w4_config;
 
 #define MW_W4_FEEDER 128 /* threads more on sm_90: a warpgroup of which one thread fills shared memory */

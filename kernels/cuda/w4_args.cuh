@@ -7,6 +7,7 @@
 
 typedef struct mw_w4_args {
     CUtensorMap map_w, map_x, map_s, map_z; /* sm_90; the pointers serve the others */
+    CUtensorMap map_x_last;                 /* wgmma: of the last tile of rows */
     const uint32_t *tiles;
     const char *scales;
     const uint8_t *zeros;
@@ -22,7 +23,7 @@ typedef struct mw_w4_args {
     int m_tiles, n_tiles, k_stages, waves, row_band;
     int split;         /* wgmma: blocks of a cluster, which share a tile; stages of each: cut, so many one more */
     int cut, cut_more; /* stages of cut tiles that every block takes; so many blocks take one more */
-    int kb_tiles, ring, x_rows, scale_rows;
+    int kb_tiles, ring, x_rows, x_rows_last, scale_rows;
     int off_x, off_s, off_z, stage_bytes;
     bool y_f32, y_pairs; /* y_pairs: two neighbours of y may be stored as one word */
     bool y_rows16;       /* y's rows are of 16 bits and begin at multiples of 16 bytes */

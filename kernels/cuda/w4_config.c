@@ -23,7 +23,7 @@ static const char *const k_names[MW_W4_VARIANTS] = {"m8", "m32", "m64", "m128", 
 mw_w4_shape mw_cuda_w4_shape(mw_w4_variant v) {
     static const mw_w4_shape shape[MW_W4_VARIANTS] = {
         [MW_W4_M8] = {1, 1, 1, 8, 2, 2},   [MW_W4_M32] = {2, 1, 2, 8, 2, 1},    [MW_W4_M64] = {4, 2, 2, 2, 2, 1},
-        [MW_W4_M128] = {4, 4, 2, 1, 1, 1}, [MW_W4_G32] = {4, 1, 4, 1, 1, 2},    [MW_W4_G64N] = {8, 1, 2, 1, 1, 2},
+        [MW_W4_M128] = {4, 4, 2, 1, 1, 1}, [MW_W4_G32] = {4, 1, 4, 1, 1, 1},    [MW_W4_G64N] = {8, 1, 2, 1, 1, 1},
         [MW_W4_G64] = {8, 1, 4, 1, 1, 1},  [MW_W4_G128N] = {16, 1, 2, 1, 1, 1}, [MW_W4_G128] = {16, 1, 4, 1, 1, 1},
     };
     return shape[v];
@@ -55,6 +55,7 @@ mw_w4_config mw_cuda_w4_wgmma(const mw_dev *d, int64_t m, const mw_linear *w, mw
     c.k_stages = (int)ceil_div(w->k, c.kb);
     c.fine = w->w4.group % c.kb != 0;
     c.x_rows = c.bm;
+    c.x_rows_last = round_up(m - (int64_t)(c.m_tiles - 1) * c.bm, 8);
     c.scale_rows = scale_rows(c.kb, w->w4.group, w->k);
     c.off_x = c.bn * c.kb / 2;
     c.off_s = c.off_x + c.x_rows * c.kb * 2;
@@ -62,7 +63,7 @@ mw_w4_config mw_cuda_w4_wgmma(const mw_dev *d, int64_t m, const mw_linear *w, mw
     c.stage_bytes = round_up(c.off_z + (w->w4.zeros ? c.scale_rows * c.bn : 0), ALIGN);
 
     int fixed = ALIGN + MW_W4_BAR_BYTES + 8 * MW_WG_OWN;
-    int64_t room = ((int64_t)d->smem_max + BLOCK_RESERVED) / s.blocks_per_sm - BLOCK_RESERVED - fixed;
+    int64_t room = (int64_t)d->smem_max - fixed;
     int64_t ring = has_wgmma(d) ? room / c.stage_bytes : 0;
     c.ring = ring < 2 ? 0 : ring > MW_W4_MAX_RING ? MW_W4_MAX_RING : (int)ring;
     c.smem = fixed + c.ring * c.stage_bytes;
@@ -119,9 +120,9 @@ static mw_w4_config first_fit(const mw_dev *d, int64_t m, const mw_linear *w, mw
 
 /* Clusters of `split` blocks that 132 multiprocessors of an H200 hold at once, one block each (those of a cluster are
  * of one part of the chip, and the parts are not of equal size). */
-static double clusters_at_once(const mw_dev *d, int split, int blocks_per_sm) {
+static double clusters_at_once(const mw_dev *d, int split) {
     static const int n[MW_WG_MAX_SPLIT + 1] = {0, 132, 66, 39, 30, 22, 17, 15, 15};
-    return (double)(n[split] * blocks_per_sm) * d->n_sm / 132;
+    return (double)n[split] * d->n_sm / 132;
 }
 
 /* One of the wgmma kernels, by the time that it should take: stages of k at their measured rate, and what a tile costs
@@ -142,7 +143,7 @@ static mw_w4_config choose_wgmma(const mw_dev *d, int64_t m, const mw_linear *w)
             mw_w4_config c = mw_cuda_w4_wgmma(d, m, w, kind[i].v, split);
             double tiles = (double)c.m_tiles * c.n_tiles, us = kind[i].stage * (double)ceil_div(c.k_stages, c.split);
             us += kind[i].tile + (c.split > 1 ? kind[i].join : 0);
-            us *= ceil(tiles / clusters_at_once(d, c.split, 1));
+            us *= ceil(tiles / clusters_at_once(d, c.split));
             if (c.ring >= 2 && us < least) least = us, best = c;
         }
     return best;

@@ -102,29 +102,34 @@ struct mw_wg_stages {
 
 /* One thread. */
 struct mw_wg_feed {
-    uint32_t ring, full, empty, bytes;
-    uint64_t once, keep; /* L2 policies: weights that nobody reads again, everything else */
+    uint32_t ring, full, empty, bytes; /* bytes: without x */
+    uint64_t once, keep;               /* L2 policies: weights that nobody reads again, everything else */
 
     __device__ __forceinline__ mw_wg_feed(const mw_w4_args &a, uint32_t ring_, uint32_t bars, int bn)
         : ring(ring_), full(bars), empty(bars + 8 * MW_W4_MAX_RING) {
-        bytes = bn * a.kb_tiles * 8 + a.x_rows * a.kb_tiles * 32 + a.scale_rows * bn * a.scale_size +
-                (a.zeros ? a.scale_rows * bn : 0);
+        bytes = bn * a.kb_tiles * 8 + a.scale_rows * bn * a.scale_size + (a.zeros ? a.scale_rows * bn : 0);
         keep = mw_policy_normal();
         once = a.m_tiles == 1 ? mw_policy_evict_first() : keep;
+    }
+
+    /* The last tile's rows that do not exist are left as they are in shared memory: their sums are not stored, and to
+     * have the copy engine fill them with zeros takes longer than to bring rows that exist. */
+    static __device__ __forceinline__ bool last(const mw_w4_args &a, const mw_wg_stages &w) {
+        return w.at.mi == a.m_tiles - 1;
     }
 
     __device__ __forceinline__ void weights(const mw_w4_args &a, const mw_wg_stages &w, int slot, int bn) const {
         uint32_t stage = ring + slot * a.stage_bytes, bar = full + 8 * slot;
         int block = w.at.ni * (bn / 64), kt = w.s * a.kb_tiles, group = mw_w4_group(a, kt);
-        mw_bar_expect(bar, bytes);
+        mw_bar_expect(bar, bytes + (last(a, w) ? a.x_rows_last : a.x_rows) * a.kb_tiles * 32);
         mw_bulk3(stage, &a.map_w, 0, block, kt, bar, once);
         mw_bulk3(stage + a.off_s, &a.map_s, 0, block, group, bar, once);
         if (a.zeros) mw_bulk3(stage + a.off_z, &a.map_z, 0, block, group, bar, once);
     }
 
     __device__ __forceinline__ void x(const mw_w4_args &a, const mw_wg_stages &w, int slot, int n) const {
-        mw_bulk3(ring + slot * a.stage_bytes + a.off_x, &a.map_x, 0, w.at.mi * n, w.s * (a.kb_tiles / 4),
-                 full + 8 * slot, keep);
+        mw_bulk3(ring + slot * a.stage_bytes + a.off_x, last(a, w) ? &a.map_x_last : &a.map_x, 0, w.at.mi * n,
+                 w.s * (a.kb_tiles / 4), full + 8 * slot, keep);
     }
 
     __device__ __forceinline__ void run(const mw_w4_args &a, int n, int bn) const {
@@ -444,8 +449,8 @@ static __device__ __forceinline__ void mw_wg_compute(const mw_w4_args &a, char *
 
 #endif
 
-template <typename T, int N, int MJ, int BATCH, bool FINE, bool ZEROS, int BLOCKS_PER_SM>
-__global__ void __launch_bounds__(MW_WG_THREADS, BLOCKS_PER_SM) mw_wg_gemm(const __grid_constant__ mw_w4_args a) {
+template <typename T, int N, int MJ, int BATCH, bool FINE, bool ZEROS>
+__global__ void __launch_bounds__(MW_WG_THREADS, 1) mw_wg_gemm(const __grid_constant__ mw_w4_args a) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     extern __shared__ char raw[];
     char *stages = raw + (1024 - (mw_smem(raw) & 1023)) % 1024, *own = stages + a.ring * a.stage_bytes;
@@ -454,6 +459,7 @@ __global__ void __launch_bounds__(MW_WG_THREADS, BLOCKS_PER_SM) mw_wg_gemm(const
     if (threadIdx.x == 32 * MW_WG_WARPS) {
         mw_prefetch_map(&a.map_w);
         mw_prefetch_map(&a.map_x);
+        mw_prefetch_map(&a.map_x_last);
         mw_prefetch_map(&a.map_s);
         for (int i = 0; i < a.ring; i++) {
             mw_bar_init(bars + 8 * i, 1);
@@ -463,10 +469,10 @@ __global__ void __launch_bounds__(MW_WG_THREADS, BLOCKS_PER_SM) mw_wg_gemm(const
     }
     __syncthreads();
     if (__shfl_sync(0xffffffff, threadIdx.x / 32, 0) >= MW_WG_WARPS) {
-        mw_fewer_registers<BLOCKS_PER_SM == 2 ? 32 : 40>(); /* with the others': all that the block was launched with */
+        mw_fewer_registers<40>(); /* with the others': all that the block was launched with */
         if (threadIdx.x == 32 * MW_WG_WARPS) mw_wg_feed(a, mw_smem(stages), bars, 128 * MJ).run(a, N, 128 * MJ);
     } else {
-        mw_more_registers<BLOCKS_PER_SM == 2 ? 104 : 232>();
+        mw_more_registers<232>();
         mw_pdl_wait();
         mw_wg_compute<T, N, MJ, BATCH, FINE, ZEROS>(a, stages, own + threadIdx.x / 32 * MW_WG_OWN, bars);
     }
@@ -475,11 +481,11 @@ __global__ void __launch_bounds__(MW_WG_THREADS, BLOCKS_PER_SM) mw_wg_gemm(const
 
 template <typename T, bool FINE, bool ZEROS> static mw_w4_kernel mw_wg_pick(mw_w4_variant v) {
     switch (v) { /* as mw_cuda_w4_shape() says */
-    case MW_W4_G32: return mw_wg_gemm<T, 32, 2, 2, FINE, ZEROS, 2>;
-    case MW_W4_G64N: return mw_wg_gemm<T, 64, 1, 2, FINE, ZEROS, 2>;
-    case MW_W4_G64: return mw_wg_gemm<T, 64, 2, 2, FINE, ZEROS, 1>;
-    case MW_W4_G128N: return mw_wg_gemm<T, 128, 1, 2, FINE, ZEROS, 1>;
-    default: return mw_wg_gemm<T, 128, 2, 2, FINE, ZEROS, 1>;
+    case MW_W4_G32: return mw_wg_gemm<T, 32, 2, 2, FINE, ZEROS>;
+    case MW_W4_G64N: return mw_wg_gemm<T, 64, 1, 2, FINE, ZEROS>;
+    case MW_W4_G64: return mw_wg_gemm<T, 64, 2, 2, FINE, ZEROS>;
+    case MW_W4_G128N: return mw_wg_gemm<T, 128, 1, 2, FINE, ZEROS>;
+    default: return mw_wg_gemm<T, 128, 2, 2, FINE, ZEROS>;
     }
 }
 
