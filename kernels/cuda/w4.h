@@ -3,7 +3,9 @@
  * y is cut into tiles of bm rows x bn columns. A tile's k extent is cut into stages of kb. With T tiles on G blocks the
  * first `waves` * G tiles are taken whole, tile w*G + b by block b; the stages of the remaining tiles form one list
  * that is cut into G equal pieces, so every block works to the end on every shape. A tile that is cut between blocks is
- * summed by the block that holds its last stage, in block order: the result is bitwise repeatable. */
+ * summed by the block that holds its last stage, in block order: the result is bitwise repeatable.
+ * The wgmma kernels (more than 16 rows on sm_90a) take tiles whole, every n_sm-th, or, where there are too few, divide
+ * each tile's stages among the `split` blocks of a cluster. */
 #ifndef MW_KERNELS_CUDA_W4_H
 #define MW_KERNELS_CUDA_W4_H
 #include "kernels/cuda/cuda.h"
@@ -45,6 +47,7 @@ typedef struct mw_w4_config {
     int smem;        /* bytes, all of it */
     bool bulk;       /* filled by the copy engine (sm_90) or by cp.async */
     bool fine;       /* wgmma: a stage may hold several groups */
+    int per_sm;      /* wgmma: blocks that a multiprocessor holds */
     int split;       /* wgmma: blocks that share a tile's k extent, a cluster */
     int x_rows_last; /* wgmma: of the last tile of rows, a multiple of 8 */
 } mw_w4_config;
@@ -61,8 +64,9 @@ mw_w4_shape mw_cuda_w4_shape(mw_w4_variant v);
 
 /* The configuration for m rows and an int4 matrix of k x n. Uses d->sm, n_sm and smem_max; needs no device. */
 mw_w4_config mw_cuda_w4_choose(const mw_dev *d, int64_t m, const mw_linear *w);
-/* A wgmma kernel's, with the number of blocks that share a tile given: 1 .. MW_WG_MAX_SPLIT (tuning, tests). */
-mw_w4_config mw_cuda_w4_wgmma(const mw_dev *d, int64_t m, const mw_linear *w, mw_w4_variant v, int split);
+/* A wgmma kernel's, given how many blocks share a tile, 1 .. MW_WG_MAX_SPLIT, and how many a multiprocessor holds, 1
+ * or, where mw_cuda_w4_shape() allows it, 2 (tuning, tests). */
+mw_w4_config mw_cuda_w4_wgmma(const mw_dev *d, int64_t m, const mw_linear *w, mw_w4_variant v, int split, int per_sm);
 /* The same with the variant and the stage given (tuning, tests); kb % 64 == 0. ring == 0: it does not fit, or the
  * stage has too few rows of tiles to share. */
 mw_w4_config mw_cuda_w4_layout(const mw_dev *d, int64_t m, const mw_linear *w, mw_w4_variant v, int kb);

@@ -23,7 +23,7 @@ static const char *const k_names[MW_W4_VARIANTS] = {"m8", "m32", "m64", "m128", 
 mw_w4_shape mw_cuda_w4_shape(mw_w4_variant v) {
     static const mw_w4_shape shape[MW_W4_VARIANTS] = {
         [MW_W4_M8] = {1, 1, 1, 8, 2, 2},   [MW_W4_M32] = {2, 1, 2, 8, 2, 1},    [MW_W4_M64] = {4, 2, 2, 2, 2, 1},
-        [MW_W4_M128] = {4, 4, 2, 1, 1, 1}, [MW_W4_G32] = {4, 1, 4, 1, 1, 1},    [MW_W4_G64N] = {8, 1, 2, 1, 1, 1},
+        [MW_W4_M128] = {4, 4, 2, 1, 1, 1}, [MW_W4_G32] = {4, 1, 4, 1, 1, 2},    [MW_W4_G64N] = {8, 1, 2, 1, 1, 2},
         [MW_W4_G64] = {8, 1, 4, 1, 1, 1},  [MW_W4_G128N] = {16, 1, 2, 1, 1, 1}, [MW_W4_G128] = {16, 1, 4, 1, 1, 1},
     };
     return shape[v];
@@ -47,7 +47,7 @@ static int scale_rows(int kb, int64_t group, int64_t k) {
     return (int)(rows < k / group ? rows : k / group);
 }
 
-mw_w4_config mw_cuda_w4_wgmma(const mw_dev *d, int64_t m, const mw_linear *w, mw_w4_variant v, int split) {
+mw_w4_config mw_cuda_w4_wgmma(const mw_dev *d, int64_t m, const mw_linear *w, mw_w4_variant v, int split, int per_sm) {
     mw_w4_shape s = mw_cuda_w4_shape(v);
     mw_w4_config c = {.variant = v, .bm = 8 * s.mt, .bn = 64 * s.wn, .kb = 64, .bulk = true};
     c.m_tiles = (int)ceil_div(m, c.bm);
@@ -63,13 +63,15 @@ mw_w4_config mw_cuda_w4_wgmma(const mw_dev *d, int64_t m, const mw_linear *w, mw
     c.stage_bytes = round_up(c.off_z + (w->w4.zeros ? c.scale_rows * c.bn : 0), ALIGN);
 
     int fixed = ALIGN + MW_W4_BAR_BYTES + 8 * MW_WG_OWN;
-    int64_t room = (int64_t)d->smem_max - fixed;
-    int64_t ring = has_wgmma(d) ? room / c.stage_bytes : 0;
+    c.per_sm = per_sm;
+    int64_t room = ((int64_t)d->smem_max + BLOCK_RESERVED) / per_sm - BLOCK_RESERVED - fixed;
+    int64_t ring = has_wgmma(d) && per_sm <= s.blocks_per_sm ? room / c.stage_bytes : 0;
     c.ring = ring < 2 ? 0 : ring > MW_W4_MAX_RING ? MW_W4_MAX_RING : (int)ring;
     c.smem = fixed + c.ring * c.stage_bytes;
     c.threads = 256 + MW_W4_FEEDER;
 
-    int64_t tiles = (int64_t)c.m_tiles * c.n_tiles, all = tiles < d->n_sm ? tiles : d->n_sm;
+    int64_t tiles = (int64_t)c.m_tiles * c.n_tiles, slots = (int64_t)d->n_sm * per_sm,
+            all = tiles < slots ? tiles : slots;
     c.split = split < c.k_stages ? split : c.k_stages;
     c.blocks = (int)(c.split > 1 ? tiles * c.split : all);
     c.waves = (int)ceil_div(tiles, all);
@@ -77,7 +79,7 @@ mw_w4_config mw_cuda_w4_wgmma(const mw_dev *d, int64_t m, const mw_linear *w, mw
 }
 
 mw_w4_config mw_cuda_w4_layout(const mw_dev *d, int64_t m, const mw_linear *w, mw_w4_variant v, int kb) {
-    if (mw_w4_is_wgmma(v)) return mw_cuda_w4_wgmma(d, m, w, v, kb / 64);
+    if (mw_w4_is_wgmma(v)) return mw_cuda_w4_wgmma(d, m, w, v, kb / 64, 1);
     mw_w4_shape s = mw_cuda_w4_shape(v);
     mw_w4_config c = {.variant = v, .bm = 8 * s.mt * s.wm, .bn = 64 * s.wn, .kb = kb, .bulk = d->sm >= 90};
     c.m_tiles = (int)ceil_div(m, c.bm);
@@ -118,32 +120,35 @@ static mw_w4_config first_fit(const mw_dev *d, int64_t m, const mw_linear *w, mw
     return c;
 }
 
-/* Clusters of `split` blocks that 132 multiprocessors of an H200 hold at once, one block each (those of a cluster are
- * of one part of the chip, and the parts are not of equal size). */
-static double clusters_at_once(const mw_dev *d, int split) {
-    static const int n[MW_WG_MAX_SPLIT + 1] = {0, 132, 66, 39, 30, 22, 17, 15, 15};
-    return (double)n[split] * d->n_sm / 132;
+/* Clusters of `split` blocks that 132 multiprocessors of an H200 hold at once (those of a cluster are of one part of
+ * the chip, and the parts are not of equal size). */
+static double clusters_at_once(const mw_dev *d, int split, int per_sm) {
+    static const int n[2][MW_WG_MAX_SPLIT + 1] = {{0, 132, 66, 39, 30, 22, 17, 15, 15},
+                                                  {0, 264, 132, 79, 62, 47, 39, 32, 30}};
+    return (double)n[per_sm - 1][split] * d->n_sm / 132;
 }
 
-/* One of the wgmma kernels, by the time that it should take: stages of k at their measured rate, and what a tile costs
- * beside, for every wave of blocks. us on an H200 (docs/PERF.md). */
+/* One of the wgmma kernels, by the time that it should take: for every wave of blocks, its stages of k, what a tile
+ * costs beside, and the joining of sums; and a fixed time. us, fitted to 500 measurements on an H200 (mean error 5 %,
+ * docs/PERF.md). */
 static mw_w4_config choose_wgmma(const mw_dev *d, int64_t m, const mw_linear *w) {
     static const struct {
         mw_w4_variant v;
-        double stage, tile, join;
-    } kind[] = {{MW_W4_G32, 0.41, 2.0, 1.5},
-                {MW_W4_G64N, 0.36, 2.0, 1.5},
-                {MW_W4_G64, 0.47, 2.5, 2.0},
-                {MW_W4_G128N, 0.41, 2.5, 2.5},
-                {MW_W4_G128, 0.66, 3.0, 4.0}};
+        int per_sm;
+        double stage, tile, join, fixed;
+    } kind[] = {{MW_W4_G32, 1, 0.413, 2.4, 2.4, 1.0},  {MW_W4_G32, 2, 0.74, 5.5, 0.5, 1.0},
+                {MW_W4_G64N, 1, 0.324, 2.4, 1.8, 1.3}, {MW_W4_G64N, 2, 0.53, 4.5, 0.7, 1.0},
+                {MW_W4_G64, 1, 0.484, 2.7, 2.8, 1.0},  {MW_W4_G128N, 1, 0.395, 3.7, 1.4, 1.1},
+                {MW_W4_G128, 1, 0.669, 4.6, 3.3, 0.0}};
     mw_w4_config best = {0};
     double least = 1e30;
     for (size_t i = 0; i < sizeof kind / sizeof *kind; i++)
         for (int split = 1; split <= MW_WG_MAX_SPLIT; split++) {
-            mw_w4_config c = mw_cuda_w4_wgmma(d, m, w, kind[i].v, split);
-            double tiles = (double)c.m_tiles * c.n_tiles, us = kind[i].stage * (double)ceil_div(c.k_stages, c.split);
-            us += kind[i].tile + (c.split > 1 ? kind[i].join : 0);
-            us *= ceil(tiles / clusters_at_once(d, c.split));
+            mw_w4_config c = mw_cuda_w4_wgmma(d, m, w, kind[i].v, split, kind[i].per_sm);
+            double us = kind[i].stage * (double)ceil_div(c.k_stages, c.split) + kind[i].tile;
+            if (c.split > 1) us += kind[i].join;
+            us *= ceil((double)c.m_tiles * c.n_tiles / clusters_at_once(d, c.split, c.per_sm));
+            us += kind[i].fixed;
             if (c.ring >= 2 && us < least) least = us, best = c;
         }
     return best;
@@ -163,8 +168,8 @@ mw_w4_config mw_cuda_w4_choose(const mw_dev *d, int64_t m, const mw_linear *w) {
 char *mw_cuda_w4_print(const mw_w4_config *c, char *buf, size_t size) {
     snprintf(buf, size,
              "%s: tile %dx%d, stage k %d of %d bytes, ring %d, %s, tiles %dx%d, %d stages a tile, %d blocks of %d, "
-             "%d whole tiles a block, split %d, %d bytes shared",
+             "%d whole tiles a block, split %d, %d a multiprocessor, %d bytes shared",
              k_names[c->variant], c->bm, c->bn, c->kb, c->stage_bytes, c->ring, c->bulk ? "bulk copies" : "cp.async",
-             c->m_tiles, c->n_tiles, c->k_stages, c->blocks, c->threads, c->waves, c->split, c->smem);
+             c->m_tiles, c->n_tiles, c->k_stages, c->blocks, c->threads, c->waves, c->split, c->per_sm, c->smem);
     return buf;
 }

@@ -449,8 +449,8 @@ static __device__ __forceinline__ void mw_wg_compute(const mw_w4_args &a, char *
 
 #endif
 
-template <typename T, int N, int MJ, int BATCH, bool FINE, bool ZEROS>
-__global__ void __launch_bounds__(MW_WG_THREADS, 1) mw_wg_gemm(const __grid_constant__ mw_w4_args a) {
+template <typename T, int N, int MJ, int BATCH, bool FINE, bool ZEROS, int BLOCKS_PER_SM>
+__global__ void __launch_bounds__(MW_WG_THREADS, BLOCKS_PER_SM) mw_wg_gemm(const __grid_constant__ mw_w4_args a) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     extern __shared__ char raw[];
     char *stages = raw + (1024 - (mw_smem(raw) & 1023)) % 1024, *own = stages + a.ring * a.stage_bytes;
@@ -469,10 +469,11 @@ __global__ void __launch_bounds__(MW_WG_THREADS, 1) mw_wg_gemm(const __grid_cons
     }
     __syncthreads();
     if (__shfl_sync(0xffffffff, threadIdx.x / 32, 0) >= MW_WG_WARPS) {
-        mw_fewer_registers<40>(); /* with the others': all that the block was launched with */
+        mw_fewer_registers<BLOCKS_PER_SM == 2 ? 32 : 40>();
+            /* in all: what the block was launched with */ /* with the others': all that the block was launched with */
         if (threadIdx.x == 32 * MW_WG_WARPS) mw_wg_feed(a, mw_smem(stages), bars, 128 * MJ).run(a, N, 128 * MJ);
     } else {
-        mw_more_registers<232>();
+        mw_more_registers<BLOCKS_PER_SM == 2 ? 104 : 232>();
         mw_pdl_wait();
         mw_wg_compute<T, N, MJ, BATCH, FINE, ZEROS>(a, stages, own + threadIdx.x / 32 * MW_WG_OWN, bars);
     }
@@ -481,11 +482,11 @@ __global__ void __launch_bounds__(MW_WG_THREADS, 1) mw_wg_gemm(const __grid_cons
 
 template <typename T, bool FINE, bool ZEROS> static mw_w4_kernel mw_wg_pick(mw_w4_variant v) {
     switch (v) { /* as mw_cuda_w4_shape() says */
-    case MW_W4_G32: return mw_wg_gemm<T, 32, 2, 2, FINE, ZEROS>;
-    case MW_W4_G64N: return mw_wg_gemm<T, 64, 1, 2, FINE, ZEROS>;
-    case MW_W4_G64: return mw_wg_gemm<T, 64, 2, 2, FINE, ZEROS>;
-    case MW_W4_G128N: return mw_wg_gemm<T, 128, 1, 2, FINE, ZEROS>;
-    default: return mw_wg_gemm<T, 128, 2, 2, FINE, ZEROS>;
+    case MW_W4_G32: return mw_wg_gemm<T, 32, 2, 2, FINE, ZEROS, 2>;
+    case MW_W4_G64N: return mw_wg_gemm<T, 64, 1, 2, FINE, ZEROS, 2>;
+    case MW_W4_G64: return mw_wg_gemm<T, 64, 2, 2, FINE, ZEROS, 1>;
+    case MW_W4_G128N: return mw_wg_gemm<T, 128, 1, 2, FINE, ZEROS, 1>;
+    default: return mw_wg_gemm<T, 128, 2, 2, FINE, ZEROS, 1>;
     }
 }
 

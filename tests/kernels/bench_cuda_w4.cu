@@ -176,8 +176,8 @@ static std::vector<mw_w4_config> configs(int64_t m, const mw_linear *w, bool tun
         return all;
     }
     for (int v = MW_W4_G32; v < MW_W4_VARIANTS && m > 8; v++)
-        for (int split = 1; split <= MW_WG_MAX_SPLIT; split++) {
-            mw_w4_config c = mw_cuda_w4_wgmma(g_dev, m, w, (mw_w4_variant)v, split);
+        for (int i = 2; i < 2 * MW_WG_MAX_SPLIT + 2; i++) {
+            mw_w4_config c = mw_cuda_w4_wgmma(g_dev, m, w, (mw_w4_variant)v, i / 2, i % 2 + 1);
             int64_t units = (int64_t)c.m_tiles * c.n_tiles * c.split;
             bool full = units * 10 >= g_dev->n_sm * 6 && (c.split == 1 || units <= 2 * g_dev->n_sm);
             if (c.ring < 3 || c.bm > 2 * m || 4 * c.bm < m && c.bm < 128 || !full) continue;
@@ -273,8 +273,8 @@ int main(int argc, char **argv) {
                 char text[320], name[64];
                 mw_cuda_w4_print(&all[f], text, sizeof text);
                 bool wg = mw_w4_is_wgmma(all[f].variant);
-                snprintf(name, sizeof name, "%.*s/%s%d", (int)strcspn(text, ":"), text, wg ? "" : "kb",
-                         wg ? all[f].split : all[f].kb);
+                snprintf(name, sizeof name, "%.*s/%s%d%s", (int)strcspn(text, ":"), text, wg ? "" : "kb",
+                         wg ? all[f].split : all[f].kb, wg && all[f].per_sm == 2 ? "x2" : "");
                 printf("%s,%lld,%lld,%lld,%s,%.2f,%.2f,%.2f,%.0f,%.1f\n", s->name, (long long)s->k, (long long)s->n,
                        (long long)ms[mi], name, us, w.read_us, blas_us, s->k * s->n * 0.515625 / us / 1e3,
                        2e-6 * ms[mi] * s->k * s->n / us);

@@ -33,19 +33,20 @@ static void count(const w4_case *c, const mw_w4_config *f, const w4_verdict *v) 
 }
 
 /* Twice: the second run must give the same bits, and find the exchange area as it should be. */
-static void check(mw_dev *d, w4_case c, mw_w4_variant v, int kb) {
+static void check(mw_dev *d, w4_case c, mw_w4_variant v, int kb, int split = 0, int per_sm = 1) {
     d->act = c.act;
     w4_layer l = w4_make(&c);
     mw_w4_config f = kb ? mw_cuda_w4_layout(d, c.m, &l.w, v, kb) : mw_cuda_w4_choose(d, c.m, &l.w);
-    if (kb && f.ring < 2) {
+    if (split) f = mw_cuda_w4_wgmma(d, c.m, &l.w, v, split, per_sm);
+    if ((kb || split) && f.ring < 2) {
         w4_free(&l);
         return;
     }
-    w4_verdict r = w4_run(d, &l, kb ? &f : NULL);
+    w4_verdict r = w4_run(d, &l, kb || split ? &f : NULL);
     count(&c, &f, &r);
     void *first = malloc(l.y_bytes), *second = malloc(l.y_bytes);
     CU(cudaMemcpy(first, l.y, l.y_bytes, cudaMemcpyDeviceToHost));
-    r = w4_run(d, &l, kb ? &f : NULL);
+    r = w4_run(d, &l, kb || split ? &f : NULL);
     CU(cudaMemcpy(second, l.y, l.y_bytes, cudaMemcpyDeviceToHost));
     if (memcmp(first, second, l.y_bytes)) fail(&c, &f, "repeat", &r);
     free(first);
@@ -119,7 +120,7 @@ static void test_wgmma(mw_dev *d) {
                 if (i == 1) c.scale = ref_chance(0.5) ? MW_F32 : MW_BF16;
                 c.zeros = ref_chance(0.5), c.bias = ref_chance(0.5), c.y_f32 = ref_chance(0.2);
                 if (ref_chance(0.3)) c.ldy = c.n + ref_int(0, 9);
-                check(d, c, (mw_w4_variant)v, 64 * split);
+                check(d, c, (mw_w4_variant)v, 0, split, i % mw_cuda_w4_shape((mw_w4_variant)v).blocks_per_sm + 1);
             }
 }
 

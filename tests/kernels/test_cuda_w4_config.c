@@ -22,7 +22,9 @@ static void check_wgmma(const mw_dev *d, int64_t m, const mw_linear *w, const mw
     check(c->kb == 64 && c->x_rows == c->bm && c->bn % 128 == 0 && c->bn / 64 <= 256, "stage", d, m, w, c);
     check(c->fine == (w->w4.group % c->kb != 0) && (c->fine || c->scale_rows == 1), "fine", d, m, w, c);
     check(c->split >= 1 && c->split <= MW_WG_MAX_SPLIT && c->split <= c->k_stages, "split", d, m, w, c);
-    check(c->blocks == (c->split > 1 ? tiles * c->split : tiles < d->n_sm ? tiles : d->n_sm), "blocks", d, m, w, c);
+    int64_t slots = (int64_t)d->n_sm * c->per_sm;
+    check(c->per_sm * (c->smem + 1024) <= (int)d->smem_max + 1024, "blocks a multiprocessor", d, m, w, c);
+    check(c->blocks == (c->split > 1 ? tiles * c->split : tiles < slots ? tiles : slots), "blocks", d, m, w, c);
     check(c->split == 1 || (int64_t)c->bm * c->bn * 4 <= (int64_t)c->ring * c->stage_bytes, "room for sums", d, m, w,
           c);
 }
@@ -34,7 +36,8 @@ static void check_one(const mw_dev *d, int64_t m, const mw_linear *w) {
     int64_t cut = (tiles - (int64_t)c.waves * c.blocks) * c.k_stages;
     check(c.ring >= 2 && c.ring <= MW_W4_MAX_RING, "ring", d, m, w, &c);
     check((size_t)c.smem <= d->smem_max, "shared memory", d, m, w, &c);
-    check(d->sm < 90 || s.blocks_per_sm * (c.smem + 1024) <= (int)d->smem_max + 1024, "two blocks", d, m, w, &c);
+    check(d->sm < 90 || mw_w4_is_wgmma(c.variant) || s.blocks_per_sm * (c.smem + 1024) <= (int)d->smem_max + 1024,
+          "two blocks", d, m, w, &c);
     check(c.bm == 8 * s.mt * s.wm && c.bn == 64 * s.wn && c.threads >= 32 * s.wm * s.wn * s.wk, "warps", d, m, w, &c);
     check((int64_t)c.m_tiles * c.bm >= m && (int64_t)c.n_tiles * c.bn >= w->n && (int64_t)c.k_stages * c.kb >= w->k,
           "cover", d, m, w, &c);
