@@ -470,7 +470,7 @@ __global__ void __launch_bounds__(MW_WG_THREADS, BLOCKS_PER_SM) mw_wg_gemm(const
     __syncthreads();
     if (__shfl_sync(0xffffffff, threadIdx.x / 32, 0) >= MW_WG_WARPS) {
         mw_fewer_registers<BLOCKS_PER_SM == 2 ? 32 : 40>();
-            /* in all: what the block was launched with */ /* with the others': all that the block was launched with */
+        /* in all: what the block was launched with */ /* with the others': all that the block was launched with */
         if (threadIdx.x == 32 * MW_WG_WARPS) mw_wg_feed(a, mw_smem(stages), bars, 128 * MJ).run(a, N, 128 * MJ);
     } else {
         mw_more_registers<BLOCKS_PER_SM == 2 ? 104 : 232>();
