@@ -170,7 +170,7 @@ static __global__ void w4_judge(const void *y, const double *ref, const double *
 }
 
 /* Weights alone, for a layer or for one of many cold copies. */
-static mw_linear w4_make_weights(const w4_case *c) {
+static inline mw_linear w4_make_weights(const w4_case *c) {
     mw_linear w = {};
     size_t words = (size_t)(c->k / 8 * c->n), groups = (size_t)(c->k / c->group * c->n);
     void *tiles, *scales, *zeros = NULL, *bias = NULL;
@@ -186,14 +186,14 @@ static mw_linear w4_make_weights(const w4_case *c) {
     return w;
 }
 
-static void w4_free_weights(mw_linear *w) {
+static inline void w4_free_weights(mw_linear *w) {
     CU(cudaFree((void *)w->w4.tiles));
     CU(cudaFree((void *)w->w4.scales));
     CU(cudaFree((void *)w->w4.zeros));
     CU(cudaFree((void *)w->bias));
 }
 
-static w4_layer w4_make(const w4_case *c) {
+static inline w4_layer w4_make(const w4_case *c) {
     w4_layer l = {};
     l.c = *c;
     l.w = w4_make_weights(c);
@@ -216,7 +216,7 @@ static w4_layer w4_make(const w4_case *c) {
     return l;
 }
 
-static void w4_free(w4_layer *l) {
+static inline void w4_free(w4_layer *l) {
     w4_free_weights(&l->w);
     CU(cudaFree(l->x_memory));
     CU(cudaFree(l->y));
@@ -226,7 +226,7 @@ static void w4_free(w4_layer *l) {
 }
 
 /* Poison y, run, judge. */
-static w4_verdict w4_run(mw_dev *d, const w4_layer *l, const mw_w4_config *config) {
+static inline w4_verdict w4_run(mw_dev *d, const w4_layer *l, const mw_w4_config *config) {
     const w4_case *c = &l->c;
     static w4_verdict *v;
     if (!v) CU(cudaMallocManaged((void **)&v, sizeof *v));
