@@ -62,6 +62,18 @@ typedef struct mw_linear {
     const float *bias; /* f32 [n], natural order, or NULL */
 } mw_linear;
 
+/* What the kernel of a linear layer may do beside multiplying. */
+typedef struct mw_fuse {
+    /* In front, when norm (f32 [k]) is not NULL: sum = x + delta, and RMSNorm(sum) * norm is multiplied, as add_norm
+     * does. delta NULL: nothing is added, and sum not written. x, delta and sum do not overlap, rows are k apart. */
+    const float *norm;
+    float eps;
+    const void *delta;
+    void *sum;
+    /* Behind: y[m, j] = silu(column j) * column n/2 + j, n/2 columns, as silu_mul does of unrounded columns. */
+    bool silu_mul;
+} mw_fuse;
+
 /* ---- the batch of a step ---------------------------------------------------------------------------------------- */
 
 /* All arrays are device memory, i32. Sequence s owns rows q_start[s] .. q_start[s+1]-1, in position order, and its
@@ -181,6 +193,12 @@ typedef struct mw_kernels {
     /* y[m, 0..n) = x[m, 0..k) * w (+ bias). x and y must not overlap. y is act, or f32 when y_f32. */
     mw_status (*linear)(mw_dev *d, const mw_linear *w, int64_t m, const void *x, int64_t ldx, void *y, int64_t ldy,
                         bool y_f32);
+
+    /* The same with f's additions, where fuses() says that one kernel does it all; y is act. Both NULL where none does
+     * (CPU). */
+    bool (*fuses)(mw_dev *d, const mw_linear *w, int64_t m, const mw_fuse *f);
+    mw_status (*linear_fused)(mw_dev *d, const mw_linear *w, int64_t m, const mw_fuse *f, const void *x, int64_t ldx,
+                              void *y, int64_t ldy);
 
     /* dst[i,:] = table[t - v0,:] for v0 <= t < v1, else zeros (another rank has it; all-reduce follows). t is token[i],
      * or chosen[-1 - token[i]] where token[i] is negative and chosen not NULL. table: [v1 - v0][h] in `dtype`. */

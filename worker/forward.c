@@ -4,9 +4,10 @@
 
 typedef struct {
     mw_model *m;
-    mw_batch b; /* device pointers */
-    int64_t t;  /* rows */
-    int layer;  /* for messages; -1 outside the layers */
+    mw_batch b;      /* device pointers */
+    int64_t t;       /* rows */
+    void *x, *spare; /* the residual stream, and the other one of m->x and m->xn */
+    int layer;       /* for messages; -1 outside the layers */
 } step_ctx;
 
 mw_status mw_model_wait(mw_model *m) {
@@ -43,6 +44,17 @@ static mw_status linear(mw_model *m, const mw_linear *w, int64_t rows, const voi
     return st == MW_OK ? mw_timing_leave(&m->timing, m->k, m->dev, MW_TIMED_LINEAR) : st;
 }
 
+static bool fuses(mw_model *m, const mw_linear *w, int64_t rows, const mw_fuse *f) {
+    return m->k->fuses && m->k->fuses(m->dev, w, rows, f);
+}
+
+static mw_status linear_fused(mw_model *m, const mw_linear *w, int64_t rows, const mw_fuse *f, const void *x,
+                              int64_t ldx, void *y, int64_t ldy) {
+    mw_status st = mw_timing_enter(&m->timing, m->k, m->dev);
+    if (st == MW_OK) st = m->k->linear_fused(m->dev, w, rows, f, x, ldx, y, ldy);
+    return st == MW_OK ? mw_timing_leave(&m->timing, m->k, m->dev, MW_TIMED_LINEAR) : st;
+}
+
 /* Partial results of all ranks added up, on every rank. */
 static mw_status reduce(step_ctx *c, void *x) {
     mw_model *m = c->m;
@@ -69,19 +81,42 @@ static mw_status gather_attention(step_ctx *c) {
     return st == MW_OK ? mw_timing_leave(&m->timing, m->k, m->dev, MW_TIMED_COLLECTIVE) : st;
 }
 
-/* x += delta; then the norm, in the order that projection `p` wants its inputs, and the projection itself. */
-static mw_status norm_project(step_ctx *c, const void *delta, const float *norm, const mw_proj *p, void *out) {
+/* norm_project where the kernel of the projection norms, too. */
+static mw_status norm_project_fused(step_ctx *c, const mw_fuse *f, const mw_proj *p, void *out) {
+    int64_t h = c->m->cfg->hidden;
+    mw_status st = linear_fused(c->m, &p->part[0], c->t, f, c->x, h, out, p->width);
+    if (f->delta) {
+        void *old = c->x;
+        c->x = c->spare;
+        c->spare = old;
+    }
+    return st;
+}
+
+/* x += delta; then the norm, in the order that projection `p` wants its inputs, and the projection itself; where
+ * `silu` is not 0, silu(gate) * up of it, so many columns, in rows as wide as before. */
+static mw_status norm_project(step_ctx *c, const void *delta, const float *norm, const mw_proj *p, int64_t silu,
+                              void *out) {
     mw_status st = MW_OK;
     mw_model *m = c->m;
     int64_t h = m->cfg->hidden;
     float eps = (float)m->cfg->rms_eps;
+    mw_fuse all = {.norm = norm, .eps = eps, .delta = delta, .sum = c->spare, .silu_mul = silu > 0},
+            behind = {.silu_mul = true};
+    bool one = p->n == 1 && p->perm[0] == NULL, halves = one && (!silu || 2 * p->off[1] == p->width);
+    if (halves && fuses(m, &p->part[0], c->t, &all)) return norm_project_fused(c, &all, p, out);
+    if (halves && silu && fuses(m, &p->part[0], c->t, &behind)) {
+        MW_TRY(st, m->k->add_norm(m->dev, c->x, delta, c->spare, c->t, h, norm, eps, NULL));
+        return linear_fused(m, &p->part[0], c->t, &behind, c->spare, h, out, p->width);
+    }
     for (int i = 0; i < p->n; i++) {
         bool again = i > 0 && p->perm[i] == NULL && p->perm[i - 1] == NULL; /* xn is already in this order */
         if (!again)
-            MW_TRY(st, m->k->add_norm(m->dev, m->x, i == 0 ? delta : NULL, m->xn, c->t, h, norm, eps, p->perm[i]));
+            MW_TRY(st, m->k->add_norm(m->dev, c->x, i == 0 ? delta : NULL, c->spare, c->t, h, norm, eps, p->perm[i]));
         char *y = (char *)out + (size_t)p->col[i] * mw_dtype_size(m->act);
-        MW_TRY(st, linear(m, &p->part[i], c->t, m->xn, h, y, p->width, false));
+        MW_TRY(st, linear(m, &p->part[i], c->t, c->spare, h, y, p->width, false));
     }
+    if (silu) MW_TRY(st, m->k->silu_mul(m->dev, out, p->width, out, p->width, c->t, silu, p->off[1]));
 fail:
     return st;
 }
@@ -116,7 +151,6 @@ static mw_status mlp(step_ctx *c, const mw_layer *l) {
     mw_status st = MW_OK;
     mw_model *m = c->m;
     int64_t width = l->gate_up.width;
-    MW_TRY(st, m->k->silu_mul(m->dev, m->gate_up, width, m->gate_up, width, c->t, l->down.k, l->gate_up.off[1]));
     MW_TRY(st, check(c, "silu(gate) * up", m->gate_up, width, c->t, l->down.k));
     MW_TRY(st, linear(m, &l->down, c->t, m->gate_up, width, m->part, l->down.n, false));
     MW_TRY(st, reduce(c, m->part));
@@ -125,7 +159,7 @@ fail:
     return st;
 }
 
-/* Embedding and layers; m->x and, still to be added, m->part hold the result. */
+/* Embedding and layers; m->residual and, still to be added, m->part hold the result. */
 static mw_status layers(step_ctx *c) {
     mw_status st = MW_OK;
     mw_model *m = c->m;
@@ -135,15 +169,17 @@ static mw_status layers(step_ctx *c) {
     MW_TRY(st, reduce(c, m->x));
     MW_TRY(st, check(c, "embed_tokens", m->x, h, c->t, h));
     const void *delta = NULL; /* the previous block's output, added by the next norm */
+    c->x = m->x, c->spare = m->xn;
     for (c->layer = 0; c->layer < m->cfg->n_layers; c->layer++) {
         const mw_layer *l = &m->layer[c->layer];
-        MW_TRY(st, norm_project(c, delta, l->attn_norm, &l->qkv, m->qkv));
+        MW_TRY(st, norm_project(c, delta, l->attn_norm, &l->qkv, 0, m->qkv));
         MW_TRY(st, attention(c, l));
-        MW_TRY(st, norm_project(c, m->part, l->mlp_norm, &l->gate_up, m->gate_up));
+        MW_TRY(st, norm_project(c, m->part, l->mlp_norm, &l->gate_up, l->down.k, m->gate_up));
         MW_TRY(st, mlp(c, l));
         delta = m->part;
     }
     c->layer = -1;
+    m->residual = c->x;
 fail:
     return st;
 }
@@ -166,7 +202,7 @@ mw_status mw_model_head(mw_model *m, const int32_t *row, int n) {
     size_t part = (size_t)m->o.max_logits * (size_t)h * mw_dtype_size(m->act);
     char *xs = m->sel, *ps = xs + part, *ns = ps + part;
     float *best = (float *)(m->best_token + m->o.max_logits);
-    MW_TRY(st, m->k->take_rows(m->dev, xs, m->x, n, h, row));
+    MW_TRY(st, m->k->take_rows(m->dev, xs, m->residual, n, h, row));
     MW_TRY(st, m->k->take_rows(m->dev, ps, m->part, n, h, row));
     MW_TRY(st, m->k->add_norm(m->dev, xs, ps, ns, n, h, m->norm, (float)m->cfg->rms_eps, m->lm_head_perm));
     MW_TRY(st, linear(m, &m->lm_head, n, ns, h, m->logits, m->lm_head.n, true));

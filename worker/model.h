@@ -80,6 +80,7 @@ typedef struct mw_model {
     size_t vocab_width; /* their sum */
     size_t *q_cols;     /* [ranks] attention output columns of each rank */
     float *rope;
+    void *residual; /* the residual stream behind the last layer: x or xn */
     void *x, *xn, *part, *qkv, *attn, *attn_all, *attn_blocks, *o_in, *gate_up, *sel, *logits;
     float *logits_here;   /* host: this rank's logits; the device's own where that is host memory */
     float *logits_all;    /* rank 0, host: [max_logits][vocab_width] */

@@ -34,6 +34,7 @@ struct mw_dev {
     cudaEvent_t fetched[MW_FETCHES];
     cudaEvent_t stamped[MW_STAMPS]; /* made when they are first wanted */
     int half;
+    bool w4_second; /* which kind of blocks the last launch of w4_lean.cuh had */
     uint64_t *nonfinite; /* count_nonfinite's result */
 };
 
@@ -46,6 +47,9 @@ mw_status mw_cuda_match_code(mw_dev *d);
 /* The contracts are those of the functions of the same name in kernels.h. */
 mw_status mw_cuda_linear_w4(mw_dev *d, const mw_linear *w, int64_t m, const void *x, int64_t ldx, void *y, int64_t ldy,
                             bool y_f32);
+bool mw_cuda_w4_fuses(mw_dev *d, const mw_linear *w, int64_t m, const mw_fuse *f);
+mw_status mw_cuda_linear_fused(mw_dev *d, const mw_linear *w, int64_t m, const mw_fuse *f, const void *x, int64_t ldx,
+                               void *y, int64_t ldy);
 /* Load time: int4 rows as model.h5 stores them (rows-v1) to Marlin tiles, on the device. rows: u8 nibble pairs, k rows
  * of row_bytes bytes (>= ceil(n/2)), device memory; tiles: u32 [k/16] rows of tile_words words (>= 2 * round_up(n,64),
  * even multiples of 4: 16-byte aligned rows). k % 16 == 0; columns n .. round_up(n,64)-1 become nibble 0. What

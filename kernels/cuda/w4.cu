@@ -127,6 +127,21 @@ static mw_w4_kernel kernel_of(mw_dtype act, const mw_w4_config *c, bool zeros) {
     return act == MW_F16 ? mw_w4_wgmma_f16(c->variant, c->fine, zeros) : mw_w4_wgmma_bf16(c->variant, c->fine, zeros);
 }
 
+/* Launches of w4_lean.cuh take turns: blocks of the one kind, then of the other. A row that is normed in front needs
+ * the more shared memory of the first kind. */
+static mw_status launch_lean(mw_dev *d, const mw_w4_config *c, const mw_w4_args *a) {
+    bool same = a->scale_dtype == (int)d->act, zeros = a->zeros != NULL;
+    d->w4_second = !a->norm && !d->w4_second;
+    mw_w4_kernel f =
+        d->act == MW_F16 ? mw_w4_lean_f16(zeros, same, d->w4_second) : mw_w4_lean_bf16(zeros, same, d->w4_second);
+    int smem = d->w4_second ? c->smem : c->smem_first;
+    mw_status st = mw_cuda_check(cudaFuncSetAttribute(f, cudaFuncAttributeMaxDynamicSharedMemorySize, smem),
+                                 "shared memory of the int4 GEMM");
+    if (st != MW_OK) return st;
+    return mw_cuda_check(mw_launch(d, f, dim3((unsigned)c->blocks), dim3((unsigned)c->threads), (size_t)smem, *a),
+                         "int4 GEMM");
+}
+
 /* As mw_launch, in clusters of c->split blocks. */
 static cudaError_t launch_clusters(mw_dev *d, mw_w4_kernel f, const mw_w4_config *c, const mw_w4_args *a) {
     cudaError_t e = cudaSetDevice(d->ordinal);
@@ -146,8 +161,8 @@ static cudaError_t launch_clusters(mw_dev *d, mw_w4_kernel f, const mw_w4_config
     return cudaLaunchKernelEx(&cfg, f, *a);
 }
 
-static mw_status launch(mw_dev *d, const mw_w4_config *c, const mw_linear *w, int64_t m, const void *x, int64_t ldx,
-                        void *y, int64_t ldy, bool y_f32) {
+static mw_status launch(mw_dev *d, const mw_w4_config *c, const mw_linear *w, int64_t m, const mw_fuse *fuse,
+                        const void *x, int64_t ldx, void *y, int64_t ldy, bool y_f32) {
     const mw_w4 *q = &w->w4;
     mw_w4_args a = {};
     a.tiles = q->tiles, a.scales = (const char *)q->scales, a.zeros = q->zeros, a.x = (const char *)x;
@@ -165,12 +180,17 @@ static mw_status launch(mw_dev *d, const mw_w4_config *c, const mw_linear *w, in
         a.cut_more = c->k_stages % c->split;
     a.kb_tiles = c->kb / 16, a.ring = c->ring, a.x_rows = c->x_rows, a.scale_rows = c->scale_rows;
     a.off_x = c->off_x, a.off_s = c->off_s, a.off_z = c->off_z, a.stage_bytes = c->stage_bytes;
+    a.group_shift = c->group_shift, a.halves = c->halves;
+    a.off_red = c->off_red, a.off_bars = c->smem - MW_W4_ALIGN - MW_W4_BAR_BYTES;
+    if (fuse && fuse->norm)
+        a.norm = fuse->norm, a.eps = fuse->eps, a.delta = (const char *)fuse->delta, a.sum = (char *)fuse->sum;
     a.y_f32 = y_f32, a.y_pairs = (uintptr_t)y % 4 == 0 && ldy % 2 == 0;
     a.y_rows16 = !y_f32 && aligned16(y) && ldy % 8 == 0;
     if (c->bulk) {
         mw_status st = encode_all(&a, c, d->act, w->n);
         if (st != MW_OK) return st;
     }
+    if (c->variant == MW_W4_LEAN) return launch_lean(d, c, &a);
     mw_w4_kernel f = kernel_of(d->act, c, q->zeros != NULL);
     mw_status st = mw_cuda_check(cudaFuncSetAttribute(f, cudaFuncAttributeMaxDynamicSharedMemorySize, c->smem),
                                  "shared memory of the int4 GEMM");
@@ -180,14 +200,16 @@ static mw_status launch(mw_dev *d, const mw_w4_config *c, const mw_linear *w, in
                          "int4 GEMM");
 }
 
-mw_status mw_cuda_linear_w4_with(mw_dev *d, const mw_w4_config *c, const mw_linear *w, int64_t m, const void *x,
-                                 int64_t ldx, void *y, int64_t ldy, bool y_f32) {
-    mw_status st = check(d, w, m, ldx, ldy);
+mw_status mw_cuda_linear_w4_with(mw_dev *d, const mw_w4_config *c, const mw_linear *w, int64_t m, const mw_fuse *f,
+                                 const void *x, int64_t ldx, void *y, int64_t ldy, bool y_f32) {
+    mw_status st = check(d, w, m, ldx, f && f->silu_mul ? ldy * 2 : ldy);
     if (st != MW_OK) return st;
-    if (c->ring < 2 || (!mw_w4_is_wgmma(c->variant) && (int64_t)c->blocks * c->bm * c->bn > (int64_t)MW_CUDA_COUNTERS))
+    if (c->ring < 2 ||
+        (!mw_w4_is_wgmma(c->variant) && (int64_t)c->blocks * c->bm * c->bn * 2 > (int64_t)MW_CUDA_COUNTERS))
         return MW_FAIL(MW_ERR_INTERNAL, "int4 GEMM of m %lld, k %lld, n %lld does not fit %d bytes of shared memory",
                        (long long)m, (long long)w->k, (long long)w->n, (int)d->smem_max);
-    if (aligned16(x) && ldx % 8 == 0 && w->k % COPY_ALIGN == 0) return launch(d, c, w, m, x, ldx, y, ldy, y_f32);
+    if (aligned16(x) && ldx % 8 == 0 && w->k % COPY_ALIGN == 0) return launch(d, c, w, m, f, x, ldx, y, ldy, y_f32);
+    if (f) return MW_FAIL(MW_ERR_INTERNAL, "int4 GEMM with more in it: x %p, ldx %lld", x, (long long)ldx);
 
     int64_t k_pad = (w->k + COPY_ALIGN - 1) / COPY_ALIGN * COPY_ALIGN, room = MW_CUDA_WORKSPACE / (k_pad * 2);
     if (m > room) room -= room % c->bm;
@@ -198,7 +220,8 @@ mw_status mw_cuda_linear_w4_with(mw_dev *d, const mw_w4_config *c, const mw_line
                                      (const uint16_t *)x + r * ldx, ldx, w->k),
                            "copy of activations");
         if (st == MW_OK)
-            st = launch(d, &part, w, rows, d->workspace, k_pad, (char *)y + r * ldy * (y_f32 ? 4 : 2), ldy, y_f32);
+            st =
+                launch(d, &part, w, rows, NULL, d->workspace, k_pad, (char *)y + r * ldy * (y_f32 ? 4 : 2), ldy, y_f32);
     }
     return st;
 }
@@ -209,5 +232,18 @@ mw_status mw_cuda_linear_w4(mw_dev *d, const mw_linear *w, int64_t m, const void
     mw_status st = check(d, w, m, ldx, ldy);
     if (st != MW_OK) return st;
     mw_w4_config c = mw_cuda_w4_choose(d, m, w);
-    return mw_cuda_linear_w4_with(d, &c, w, m, x, ldx, y, ldy, y_f32);
+    return mw_cuda_linear_w4_with(d, &c, w, m, NULL, x, ldx, y, ldy, y_f32);
+}
+
+bool mw_cuda_w4_fuses(mw_dev *d, const mw_linear *w, int64_t m, const mw_fuse *f) {
+    return w->kind == MW_LINEAR_W4 && mw_cuda_w4_lean(d, m, w, f).ring >= 2;
+}
+
+mw_status mw_cuda_linear_fused(mw_dev *d, const mw_linear *w, int64_t m, const mw_fuse *f, const void *x, int64_t ldx,
+                               void *y, int64_t ldy) {
+    mw_w4_config c = mw_cuda_w4_lean(d, m, w, f);
+    if (!aligned16(f->norm) || !aligned16(f->delta) || !aligned16(f->sum))
+        return MW_FAIL(MW_ERR_INTERNAL, "norm %p, delta %p, sum %p: not aligned to 16 bytes", (const void *)f->norm,
+                       f->delta, f->sum);
+    return mw_cuda_linear_w4_with(d, &c, w, m, f, x, ldx, y, ldy, false);
 }

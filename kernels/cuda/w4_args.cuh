@@ -25,6 +25,13 @@ typedef struct mw_w4_args {
     int cut, cut_more; /* stages of cut tiles that every block takes; so many blocks take one more */
     int kb_tiles, ring, x_rows, x_rows_last, scale_rows;
     int off_x, off_s, off_z, stage_bytes;
+    /* w4_lean.cuh: 128s of k a group, as a shift; places in shared memory; 2 where gate and up are computed together.
+     * In front of it, where norm is not NULL: x + delta (if any) goes to sum and, times norm, is multiplied. */
+    int group_shift, off_red, off_bars, halves;
+    const float *norm;
+    const char *delta;
+    char *sum;
+    float eps;
     bool y_f32, y_pairs; /* y_pairs: two neighbours of y may be stored as one word */
     bool y_rows16;       /* y's rows are of 16 bits and begin at multiples of 16 bytes */
 } mw_w4_args;
@@ -52,6 +59,12 @@ struct mw_w4_walk {
         : wave(0), u0(mw_w4_cut(a, blockIdx.x)), u1(mw_w4_cut(a, blockIdx.x + 1)) {}
 
     __device__ __forceinline__ bool next(const mw_w4_args &a, mw_w4_item *it) {
+        if (!advance(a, it)) return false;
+        place(a, it);
+        return true;
+    }
+
+    __device__ __forceinline__ bool advance(const mw_w4_args &a, mw_w4_item *it) {
         if (wave < a.waves) {
             it->tile = wave++ * (int)gridDim.x + (int)blockIdx.x;
             it->s0 = 0, it->s1 = a.k_stages;
@@ -62,7 +75,13 @@ struct mw_w4_walk {
             it->s0 = from - first, it->s1 = u1 - first;
             u1 = from;
         }
-        place(a, it);
+        return true;
+    }
+
+    /* next() where all rows are in one tile. */
+    __device__ __forceinline__ bool next_column(const mw_w4_args &a, mw_w4_item *it) {
+        if (!advance(a, it)) return false;
+        it->mi = 0, it->ni = it->tile;
         return true;
     }
 
@@ -97,6 +116,8 @@ struct mw_w4_stages {
 typedef void (*mw_w4_kernel)(const mw_w4_args);
 mw_w4_kernel mw_w4_kernel_f16(mw_w4_variant v);
 mw_w4_kernel mw_w4_kernel_bf16(mw_w4_variant v);
+mw_w4_kernel mw_w4_lean_f16(bool zeros, bool scale_act, bool second);
+mw_w4_kernel mw_w4_lean_bf16(bool zeros, bool scale_act, bool second);
 mw_w4_kernel mw_w4_wgmma_f16(mw_w4_variant v, bool fine, bool zeros);
 mw_w4_kernel mw_w4_wgmma_bf16(mw_w4_variant v, bool fine, bool zeros);
 

@@ -5,7 +5,6 @@
 #include "kernels/cuda/w4.h"
 
 #define BLOCK_RESERVED 1024 /* shared memory the driver keeps for itself in every block */
-#define ALIGN          1024 /* the copy engine's 128-byte swizzle repeats after eight rows */
 
 #ifdef MW_CUDA_SM90A
 static bool has_wgmma(const mw_dev *d) {
@@ -18,13 +17,15 @@ static bool has_wgmma(const mw_dev *d) {
 }
 #endif
 
-static const char *const k_names[MW_W4_VARIANTS] = {"m8", "m32", "m64", "m128", "g32", "g64n", "g64", "g128n", "g128"};
+static const char *const k_names[MW_W4_VARIANTS] = {"m8",  "lean", "m32", "m64",   "m128",
+                                                    "g32", "g64n", "g64", "g128n", "g128"};
 
 mw_w4_shape mw_cuda_w4_shape(mw_w4_variant v) {
     static const mw_w4_shape shape[MW_W4_VARIANTS] = {
-        [MW_W4_M8] = {1, 1, 1, 8, 2, 2},   [MW_W4_M32] = {2, 1, 2, 8, 2, 1},    [MW_W4_M64] = {4, 2, 2, 2, 2, 1},
-        [MW_W4_M128] = {4, 4, 2, 1, 1, 1}, [MW_W4_G32] = {4, 1, 4, 1, 1, 2},    [MW_W4_G64N] = {8, 1, 2, 1, 1, 2},
-        [MW_W4_G64] = {8, 1, 4, 1, 1, 1},  [MW_W4_G128N] = {16, 1, 2, 1, 1, 1}, [MW_W4_G128] = {16, 1, 4, 1, 1, 1},
+        [MW_W4_M8] = {1, 1, 1, 8, 2, 2},    [MW_W4_LEAN] = {1, 1, 1, 8, 2, 2}, [MW_W4_M32] = {2, 1, 2, 8, 2, 1},
+        [MW_W4_M64] = {4, 2, 2, 2, 2, 1},   [MW_W4_M128] = {4, 4, 2, 1, 1, 1}, [MW_W4_G32] = {4, 1, 4, 1, 1, 2},
+        [MW_W4_G64N] = {8, 1, 2, 1, 1, 2},  [MW_W4_G64] = {8, 1, 4, 1, 1, 1},  [MW_W4_G128N] = {16, 1, 2, 1, 1, 1},
+        [MW_W4_G128] = {16, 1, 4, 1, 1, 1},
     };
     return shape[v];
 }
@@ -60,9 +61,9 @@ mw_w4_config mw_cuda_w4_wgmma(const mw_dev *d, int64_t m, const mw_linear *w, mw
     c.off_x = c.bn * c.kb / 2;
     c.off_s = c.off_x + c.x_rows * c.kb * 2;
     c.off_z = c.off_s + round_up((int64_t)c.scale_rows * c.bn * (int64_t)mw_dtype_size(w->w4.scale_dtype), 128);
-    c.stage_bytes = round_up(c.off_z + (w->w4.zeros ? c.scale_rows * c.bn : 0), ALIGN);
+    c.stage_bytes = round_up(c.off_z + (w->w4.zeros ? c.scale_rows * c.bn : 0), MW_W4_ALIGN);
 
-    int fixed = ALIGN + MW_W4_BAR_BYTES + 8 * MW_WG_OWN;
+    int fixed = MW_W4_ALIGN + MW_W4_BAR_BYTES + 8 * MW_WG_OWN;
     c.per_sm = per_sm;
     int64_t room = ((int64_t)d->smem_max + BLOCK_RESERVED) / per_sm - BLOCK_RESERVED - fixed;
     int64_t ring = has_wgmma(d) && per_sm <= s.blocks_per_sm ? room / c.stage_bytes : 0;
@@ -78,8 +79,62 @@ mw_w4_config mw_cuda_w4_wgmma(const mw_dev *d, int64_t m, const mw_linear *w, mw
     return c;
 }
 
+/* Tiles that every block takes whole; the others are cut. */
+static void whole_tiles(mw_w4_config *c) {
+    int64_t tiles = (int64_t)c->m_tiles * c->n_tiles;
+    c->waves = (int)(tiles / c->blocks);
+    if (tiles % c->blocks && c->waves) c->waves--; /* the cut tiles: between one and two a block, or none */
+}
+
+/* 128s of k that share a scale, as a power of two; -1 where it is none. */
+static int lean_shift(const mw_linear *w) {
+    if (w->w4.group == w->k) return 31;
+    for (int shift = 0; shift < 16; shift++)
+        if (w->w4.group == (int64_t)128 << shift) return shift;
+    return -1;
+}
+
+/* Shared memory of a block that is the first of its launch on a multiprocessor because of it (mw_w4_lean_partners), and
+ * of one that shares the multiprocessor with such a block. */
+static int64_t lean_room(const mw_dev *d, bool first) {
+    int64_t all = (int64_t)d->smem_max + BLOCK_RESERVED, more_than_half = all / 2 + 1024 - BLOCK_RESERVED;
+    return first ? more_than_half : all - more_than_half - 2 * BLOCK_RESERVED;
+}
+
+mw_w4_config mw_cuda_w4_lean(const mw_dev *d, int64_t m, const mw_linear *w, const mw_fuse *f) {
+    bool norm = f && f->norm;
+    int halves = f && f->silu_mul ? 2 : 1;
+    mw_w4_config c = {.variant = MW_W4_LEAN, .bm = 8, .bn = 64, .kb = 512, .bulk = true, .m_tiles = 1};
+    c.group_shift = lean_shift(w), c.halves = halves;
+    if (d->sm < 90 || m > 8 || w->k % 128 != 0 || w->n % (64 * halves) != 0 || c.group_shift < 0) return c;
+    if (norm && (m != 1 || w->k > MW_W4_LEAN_NORM_K)) return c;
+    c.n_tiles = (int)(w->n / 64 / halves);
+    c.k_stages = (int)ceil_div(w->k, c.kb);
+    c.x_rows = (int)m;
+    c.scale_rows = scale_rows(c.kb, w->w4.group, w->k);
+    int tiles = c.bn * c.kb / 2, x = c.x_rows * c.kb * 2, z = w->w4.zeros ? round_up(c.scale_rows * c.bn, 128) : 0;
+    int s = c.scale_rows * c.bn * (int)mw_dtype_size(w->w4.scale_dtype), red = (int)(m + 1) / 2 * MW_W4_LEAN_RED;
+    int fixed = MW_W4_ALIGN + MW_W4_BAR_BYTES + red + (norm ? c.k_stages * x : 0);
+    c.stage_bytes = tiles + s + z + (norm ? 0 : x);
+    c.ring = (int)(lean_room(d, norm) - fixed) / c.stage_bytes;
+    if (c.ring > MW_W4_MAX_RING) c.ring = MW_W4_MAX_RING;
+    c.ring -= c.ring % 2; /* a team always meets the same slots */
+    c.off_x = c.ring * tiles;
+    c.off_s = c.off_x + (norm ? c.k_stages : c.ring) * x;
+    c.off_z = c.off_s + c.ring * s;
+    c.off_red = c.off_z + c.ring * z;
+    c.smem = fixed + c.ring * c.stage_bytes;
+    c.smem_first = (int)lean_room(d, true);
+    c.threads = 256 + MW_W4_FEEDER;
+    int64_t stages = (int64_t)c.n_tiles * c.k_stages;
+    c.blocks = stages < d->n_sm ? (int)stages : d->n_sm;
+    whole_tiles(&c);
+    return c;
+}
+
 mw_w4_config mw_cuda_w4_layout(const mw_dev *d, int64_t m, const mw_linear *w, mw_w4_variant v, int kb) {
     if (mw_w4_is_wgmma(v)) return mw_cuda_w4_wgmma(d, m, w, v, kb / 64, 1);
+    if (v == MW_W4_LEAN) return mw_cuda_w4_lean(d, m, w, NULL);
     mw_w4_shape s = mw_cuda_w4_shape(v);
     mw_w4_config c = {.variant = v, .bm = 8 * s.mt * s.wm, .bn = 64 * s.wn, .kb = kb, .bulk = d->sm >= 90};
     c.m_tiles = (int)ceil_div(m, c.bm);
@@ -90,9 +145,9 @@ mw_w4_config mw_cuda_w4_layout(const mw_dev *d, int64_t m, const mw_linear *w, m
     c.off_x = c.bn * kb / 2;
     c.off_s = c.off_x + round_up((int64_t)c.x_rows * kb * 2, 128);
     c.off_z = c.off_s + round_up((int64_t)c.scale_rows * c.bn * (int64_t)mw_dtype_size(w->w4.scale_dtype), 128);
-    c.stage_bytes = round_up(c.off_z + (w->w4.zeros ? c.scale_rows * c.bn : 0), ALIGN);
+    c.stage_bytes = round_up(c.off_z + (w->w4.zeros ? c.scale_rows * c.bn : 0), MW_W4_ALIGN);
 
-    int fixed = ALIGN + MW_W4_BAR_BYTES + (s.wk > 1 ? MW_W4_RED_BYTES(s.wm * s.wn * s.wk) : 0);
+    int fixed = MW_W4_ALIGN + MW_W4_BAR_BYTES + (s.wk > 1 ? MW_W4_RED_BYTES(s.wm * s.wn * s.wk) : 0);
     int per_sm = d->sm >= 90 ? s.blocks_per_sm : 1;
     int64_t room = ((int64_t)d->smem_max + BLOCK_RESERVED) / per_sm - BLOCK_RESERVED - fixed;
     int64_t ring = room / c.stage_bytes;
@@ -102,10 +157,9 @@ mw_w4_config mw_cuda_w4_layout(const mw_dev *d, int64_t m, const mw_linear *w, m
     c.smem = fixed + c.ring * c.stage_bytes;
     c.threads = 32 * s.wm * s.wn * s.wk + (c.bulk ? MW_W4_FEEDER : 0);
 
-    int64_t tiles = (int64_t)c.m_tiles * c.n_tiles, stages = tiles * c.k_stages;
+    int64_t stages = (int64_t)c.m_tiles * c.n_tiles * c.k_stages;
     c.blocks = stages < d->n_sm ? (int)stages : d->n_sm;
-    c.waves = (int)(tiles / c.blocks);
-    if (tiles % c.blocks && c.waves) c.waves--; /* the cut tiles: between one and two a block, or none */
+    whole_tiles(&c);
     return c;
 }
 
@@ -159,6 +213,10 @@ static mw_w4_config choose_wgmma(const mw_dev *d, int64_t m, const mw_linear *w)
 mw_w4_config mw_cuda_w4_choose(const mw_dev *d, int64_t m, const mw_linear *w) {
     static const int kb[] = {512, 256, 128, 64};
     if (m > 16 && has_wgmma(d)) return choose_wgmma(d, m, w);
+    if (m <= 8) {
+        mw_w4_config c = mw_cuda_w4_lean(d, m, w, NULL);
+        if (c.ring >= 2) return c;
+    }
     if (m <= 8) return first_fit(d, m, w, MW_W4_M8, kb, 3, 4);
     if (m <= 32) return first_fit(d, m, w, MW_W4_M32, kb, 3, 3);
     if (m <= 64) return first_fit(d, m, w, MW_W4_M64, kb + 1, 3, 3);

@@ -45,6 +45,17 @@ template <> struct mw_w4_math<__half> {
         asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(a[2]) : "r"(x), "r"(0x2c002c00), "r"(0xd480d480)); /* x/16 - 72 */
         asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(a[3]) : "r"(y), "r"(0x2c002c00), "r"(0xd480d480));
     }
+    /* q itself, as the subnormal q * 2^-24, which the tensor cores multiply exactly: one instruction a pair. The
+     * nibbles four bits higher come out sixteen times as large, so their products have sums of their own. lo: k 0..7 of
+     * a tile for n and n + 8, hi: k 8..15. */
+    static constexpr float raw_unit = 0x1p24f, raw_offset = 0;
+    static constexpr uint32_t raw_one = 0x00010001;
+    static __device__ __forceinline__ void raw(uint32_t w, uint32_t lo[2], uint32_t hi[2]) {
+        uint32_t v = w >> 8;
+        lo[0] = w & 0x000f000f, lo[1] = v & 0x000f000f;
+        hi[0] = w & 0x00f000f0, hi[1] = v & 0x00f000f0;
+    }
+    static constexpr float raw_hi = 0x1p-4f; /* what makes hi's sums of lo's size */
     static __device__ __forceinline__ uint32_t twice(int x) {
         __half2 h = __half2half2(__int2half_rn(x));
         return *reinterpret_cast<uint32_t *>(&h);
@@ -77,6 +88,13 @@ template <> struct mw_w4_math<__nv_bfloat16> {
         a[2] = add(mw_pick<0x000f000f, 0x43004300>(w >> 4), 0xc308c308);
         a[1] = add(mw_pick<0x000f000f, 0x43004300>(w >> 8), 0xc308c308);
         a[3] = add(mw_pick<0x000f000f, 0x43004300>(w >> 12), 0xc308c308);
+    }
+    /* 128 + q; the 128 is taken away with the zero. */
+    static constexpr float raw_unit = 1, raw_offset = 128, raw_hi = 1;
+    static constexpr uint32_t raw_one = 0x3f803f80;
+    static __device__ __forceinline__ void raw(uint32_t w, uint32_t lo[2], uint32_t hi[2]) {
+        lo[0] = mw_pick<0x000f000f, 0x43004300>(w), lo[1] = mw_pick<0x000f000f, 0x43004300>(w >> 8);
+        hi[0] = mw_pick<0x000f000f, 0x43004300>(w >> 4), hi[1] = mw_pick<0x000f000f, 0x43004300>(w >> 12);
     }
     static __device__ __forceinline__ uint32_t twice(int x) {
         __nv_bfloat162 h = __bfloat162bfloat162(__int2bfloat16_rn(x));

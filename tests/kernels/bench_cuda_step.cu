@@ -79,6 +79,10 @@ static mw_status linear(mw_dev *d, const mw_linear *w, int64_t m, const void *x,
                         bool f32) {
     PASS(kind_of(w), g_real.linear(d, w, m, x, ldx, y, ldy, f32));
 }
+static mw_status linear_fused(mw_dev *d, const mw_linear *w, int64_t m, const mw_fuse *f, const void *x, int64_t ldx,
+                              void *y, int64_t ldy) {
+    PASS(kind_of(w), g_real.linear_fused(d, w, m, f, x, ldx, y, ldy));
+}
 static mw_status embed(mw_dev *d, void *dst, int64_t m, int64_t h, const int32_t *token, const int32_t *chosen,
                        const void *table, mw_dtype type, int64_t v0, int64_t v1) {
     PASS(REST, g_real.embed(d, dst, m, h, token, chosen, table, type, v0, v1));
@@ -311,7 +315,7 @@ int main(int argc, char **argv) {
         return 1;
     }
     g_real = g_table = *mw_kernels_cuda();
-    g_table.linear = linear, g_table.embed = embed, g_table.add_norm = add_norm, g_table.take_rows = take_rows;
+    g_table.linear = linear, g_table.linear_fused = linear_fused, g_table.embed = embed, g_table.add_norm = add_norm, g_table.take_rows = take_rows;
     g_table.attention = attention, g_table.silu_mul = silu_mul, g_table.argmax = argmax;
     step_bench bench;
     bench.make(*s, n_layers ? n_layers : s->layers, *std::max_element(rows.begin(), rows.end()), ctx);

@@ -34,7 +34,9 @@ typedef struct {
     w4_case c;
     mw_linear w;
     void *x_memory, *x, *y;
-    double *ref, *size, *loose; /* [period][n]: y, sum |x||w| + |bias|, what rounded weights may add to the error */
+    /* [period][n]: y; sum |x||w| + |bias|; sum |x||scale|(q + zero) + |bias|, what is added up where q and zero are
+     * multiplied apart; what rounded weights may add to the error */
+    double *ref, *size, *wide, *loose;
     size_t y_bytes;
 } w4_layer;
 
@@ -93,21 +95,26 @@ static __global__ void w4_fill_x(void *x, w4_case c) {
 }
 
 /* Thread: one column, eight rows. The closed form of kernels.h, word by word. */
-static __global__ void w4_reference(double *ref, double *size, double *loose, const uint32_t *tiles, const void *scales,
-                                    const uint8_t *zeros, const float *bias, const void *x, w4_case c) {
+static __global__ void w4_reference(double *ref, double *size, double *wide, double *loose, const uint32_t *tiles,
+                                    const void *scales, const uint8_t *zeros, const float *bias, const void *x,
+                                    w4_case c) {
     int64_t n = (int64_t)blockIdx.x * 64 + threadIdx.x, r0 = (int64_t)blockIdx.y * 8, nn = n % 64;
     int64_t at = n - nn + nn % 8 * 8 + nn / 8;
-    double y[8] = {}, s[8] = {}, square[8] = {}, part[8] = {}, parts[8] = {};
+    double y[8] = {}, s[8] = {}, apart[8] = {}, square[8] = {}, part[8] = {}, parts[8] = {};
     for (int64_t k = 0; k < c.k; k++) {
         int64_t kk = k % 16, lane = nn % 8 * 4 + kk % 8 / 2, v = (kk & 1) << 2 | (nn >> 3 & 1) << 1 | kk >> 3;
         int q = tiles[k / 16 * 2 * c.n + n / 64 * 128 + 4 * lane + nn / 16] >> (4 * v) & 15;
         size_t g = k / c.group * c.n + at;
-        double w = (q - (zeros ? zeros[g] : 8)) * w4_get(scales, c.scale, g);
+        int zero = zeros ? zeros[g] : 8;
+        /* bf16: 128 + q and 128 + zero */
+        double scale = w4_get(scales, c.scale, g), w = (q - zero) * scale,
+               a = (q + zero + (c.act == MW_BF16 ? 256 : 0)) * fabs(scale);
         for (int i = 0; i < 8; i++)
             if (r0 + i < c.period && r0 + i < c.m) {
                 double p = w * w4_get(x, c.act, (r0 + i) * c.ldx + k);
                 y[i] += p;
                 s[i] += fabs(p);
+                apart[i] += a * fabs(w4_get(x, c.act, (r0 + i) * c.ldx + k));
                 square[i] += p * p;
                 part[i] += p;
                 if ((k + 1) % c.group == 0) parts[i] += fabs(part[i]), part[i] = 0;
@@ -119,6 +126,7 @@ static __global__ void w4_reference(double *ref, double *size, double *loose, co
             double b = bias ? bias[n] : 0;
             ref[(r0 + i) * c.n + n] = y[i] + b;
             size[(r0 + i) * c.n + n] = s[i] + fabs(b);
+            wide[(r0 + i) * c.n + n] = apart[i] + fabs(b);
             loose[(r0 + i) * c.n + n] = unit * (5 * sqrt(square[i]) + (c.scale != c.act ? parts[i] : 0));
         }
 }
@@ -136,7 +144,7 @@ typedef struct {
  * weights' errors, at most u and on average below u / sqrt(3), every one is met by an x of its own: their sum has a
  * standard deviation below u / sqrt(3) * sqrt(sum (x w)^2), and 5 / (1 / sqrt(3)) = 8.7 of them happen once in 10^17
  * elements. A scale's error is common to its group: u times the group's sum, groups added up. */
-static __device__ inline double w4_bound(const w4_case &c, double y, double s, double loose) {
+static __host__ __device__ inline double w4_bound(const w4_case &c, double y, double s, double loose) {
     double sum = (40 + c.k / 64) * 0x1p-23 * s + loose, top = fabs(y) + sum;
     int out = c.y_f32 ? (int)MW_F32 : (int)c.act;
     return sum + (out == MW_F16 ? top * 0x1p-11 + 0x1p-25 : out == MW_BF16 ? top * 0x1p-8 : top * 0x1p-24);
@@ -206,11 +214,12 @@ static inline w4_layer w4_make(const w4_case *c) {
     CU(cudaMalloc(&l.y, l.y_bytes));
     CU(cudaMalloc((void **)&l.ref, refs * 8));
     CU(cudaMalloc((void **)&l.size, refs * 8));
+    CU(cudaMalloc((void **)&l.wide, refs * 8));
     CU(cudaMalloc((void **)&l.loose, refs * 8));
     w4_fill_x<<<1024, 256>>>(l.x, *c);
     int64_t rows = c->period < c->m ? c->period : c->m;
     w4_reference<<<dim3((unsigned)(c->n / 64), (unsigned)((rows + 7) / 8)), 64>>>(
-        l.ref, l.size, l.loose, l.w.w4.tiles, l.w.w4.scales, l.w.w4.zeros, l.w.bias, l.x, *c);
+        l.ref, l.size, l.wide, l.loose, l.w.w4.tiles, l.w.w4.scales, l.w.w4.zeros, l.w.bias, l.x, *c);
     CU(cudaGetLastError());
     CU(cudaDeviceSynchronize());
     return l;
@@ -222,6 +231,7 @@ static inline void w4_free(w4_layer *l) {
     CU(cudaFree(l->y));
     CU(cudaFree(l->ref));
     CU(cudaFree(l->size));
+    CU(cudaFree(l->wide));
     CU(cudaFree(l->loose));
 }
 
@@ -237,7 +247,7 @@ static inline w4_verdict w4_run(mw_dev *d, const w4_layer *l, const mw_w4_config
     if (!config) config = &chosen;
     int bm = config->bm;
     bool given = config != &chosen;
-    mw_status st = given ? mw_cuda_linear_w4_with(d, config, &l->w, c->m, l->x, c->ldx, l->y, c->ldy, c->y_f32)
+    mw_status st = given ? mw_cuda_linear_w4_with(d, config, &l->w, c->m, NULL, l->x, c->ldx, l->y, c->ldy, c->y_f32)
                          : mw_cuda_linear_w4(d, &l->w, c->m, l->x, c->ldx, l->y, c->ldy, c->y_f32);
     if (st != MW_OK) {
         printf("%s: %s\n", mw_status_name(st), mw_error_text());
@@ -245,8 +255,8 @@ static inline w4_verdict w4_run(mw_dev *d, const w4_layer *l, const mw_w4_config
         return *v;
     }
     CU(cudaStreamSynchronize(d->stream));
-    w4_judge<<<512, 256>>>(l->y, l->ref, l->size, mw_w4_is_wgmma(config->variant) ? l->loose : NULL, *c, l->y_bytes, bm,
-                           v);
+    w4_judge<<<512, 256>>>(l->y, l->ref, config->variant == MW_W4_LEAN ? l->wide : l->size,
+                           mw_w4_is_wgmma(config->variant) ? l->loose : NULL, *c, l->y_bytes, bm, v);
     CU(cudaDeviceSynchronize());
     return *v;
 }
