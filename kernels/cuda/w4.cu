@@ -132,8 +132,8 @@ static mw_w4_kernel kernel_of(mw_dtype act, const mw_w4_config *c, bool zeros) {
 static mw_status launch_lean(mw_dev *d, const mw_w4_config *c, const mw_w4_args *a) {
     bool same = a->scale_dtype == (int)d->act, zeros = a->zeros != NULL;
     d->w4_second = !a->norm && !d->w4_second;
-    mw_w4_kernel f =
-        d->act == MW_F16 ? mw_w4_lean_f16(zeros, same, d->w4_second) : mw_w4_lean_bf16(zeros, same, d->w4_second);
+    mw_w4_kernel f = d->act == MW_F16 ? mw_w4_lean_f16(zeros, same, a->m == 1, d->w4_second)
+                                      : mw_w4_lean_bf16(zeros, same, a->m == 1, d->w4_second);
     int smem = d->w4_second ? c->smem : c->smem_first;
     mw_status st = mw_cuda_check(cudaFuncSetAttribute(f, cudaFuncAttributeMaxDynamicSharedMemorySize, smem),
                                  "shared memory of the int4 GEMM");
@@ -242,6 +242,7 @@ bool mw_cuda_w4_fuses(mw_dev *d, const mw_linear *w, int64_t m, const mw_fuse *f
 mw_status mw_cuda_linear_fused(mw_dev *d, const mw_linear *w, int64_t m, const mw_fuse *f, const void *x, int64_t ldx,
                                void *y, int64_t ldy) {
     mw_w4_config c = mw_cuda_w4_lean(d, m, w, f);
+    if (f->norm && ldx != w->k) return MW_FAIL(MW_ERR_INTERNAL, "rows to be normed are %lld apart", (long long)ldx);
     if (!aligned16(f->norm) || !aligned16(f->delta) || !aligned16(f->sum))
         return MW_FAIL(MW_ERR_INTERNAL, "norm %p, delta %p, sum %p: not aligned to 16 bytes", (const void *)f->norm,
                        f->delta, f->sum);

@@ -61,7 +61,7 @@ typedef struct mw_w4_config {
 #define MW_W4_FEEDER 128 /* threads more on sm_90: a warpgroup of which one thread fills shared memory */
 /* A round of the sum over warps_k: 8 pairs a lane from half of the warps. */
 #define MW_W4_RED_BYTES(warps) ((warps) / 2 * 8 * 32 * 8)
-#define MW_W4_LEAN_RED         4096 /* bytes of eight warps' sums of two rows */
+#define MW_W4_LEAN_RED         4096 /* bytes of eight warps' sums of two rows of a tile, or twice of one */
 #define MW_W4_LEAN_NORM_K      8192 /* longest row that is normed in front */
 #define MW_W4_ALIGN            1024 /* the copy engine's 128-byte swizzle repeats after eight rows */
 #define MW_W4_BAR_BYTES        256  /* two barriers a stage */

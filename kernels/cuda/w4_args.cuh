@@ -116,8 +116,8 @@ struct mw_w4_stages {
 typedef void (*mw_w4_kernel)(const mw_w4_args);
 mw_w4_kernel mw_w4_kernel_f16(mw_w4_variant v);
 mw_w4_kernel mw_w4_kernel_bf16(mw_w4_variant v);
-mw_w4_kernel mw_w4_lean_f16(bool zeros, bool scale_act, bool second);
-mw_w4_kernel mw_w4_lean_bf16(bool zeros, bool scale_act, bool second);
+mw_w4_kernel mw_w4_lean_f16(bool zeros, bool scale_act, bool one, bool second);
+mw_w4_kernel mw_w4_lean_bf16(bool zeros, bool scale_act, bool one, bool second);
 mw_w4_kernel mw_w4_wgmma_f16(mw_w4_variant v, bool fine, bool zeros);
 mw_w4_kernel mw_w4_wgmma_bf16(mw_w4_variant v, bool fine, bool zeros);
 

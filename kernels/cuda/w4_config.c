@@ -110,14 +110,18 @@ mw_w4_config mw_cuda_w4_lean(const mw_dev *d, int64_t m, const mw_linear *w, con
     if (norm && (m != 1 || w->k > MW_W4_LEAN_NORM_K)) return c;
     c.n_tiles = (int)(w->n / 64 / halves);
     c.k_stages = (int)ceil_div(w->k, c.kb);
+    int64_t stages = (int64_t)c.n_tiles * c.k_stages;
+    c.blocks = stages < d->n_sm ? (int)stages : d->n_sm;
+    whole_tiles(&c);
+
     c.x_rows = (int)m;
     c.scale_rows = scale_rows(c.kb, w->w4.group, w->k);
     int tiles = c.bn * c.kb / 2, x = c.x_rows * c.kb * 2, z = w->w4.zeros ? round_up(c.scale_rows * c.bn, 128) : 0;
-    int s = c.scale_rows * c.bn * (int)mw_dtype_size(w->w4.scale_dtype), red = (int)(m + 1) / 2 * MW_W4_LEAN_RED;
-    int fixed = MW_W4_ALIGN + MW_W4_BAR_BYTES + red + (norm ? c.k_stages * x : 0);
+    int s = c.scale_rows * c.bn * (int)mw_dtype_size(w->w4.scale_dtype);
+    int fixed = MW_W4_ALIGN + MW_W4_BAR_BYTES + (int)(m + 1) / 2 * MW_W4_LEAN_RED + (norm ? c.k_stages * x : 0);
     c.stage_bytes = tiles + s + z + (norm ? 0 : x);
     c.ring = (int)(lean_room(d, norm) - fixed) / c.stage_bytes;
-    if (c.ring > MW_W4_MAX_RING) c.ring = MW_W4_MAX_RING;
+    if (c.ring > MW_W4_MAX_RING - 2) c.ring = MW_W4_MAX_RING - 2;
     c.ring -= c.ring % 2; /* a team always meets the same slots */
     c.off_x = c.ring * tiles;
     c.off_s = c.off_x + (norm ? c.k_stages : c.ring) * x;
@@ -126,9 +130,6 @@ mw_w4_config mw_cuda_w4_lean(const mw_dev *d, int64_t m, const mw_linear *w, con
     c.smem = fixed + c.ring * c.stage_bytes;
     c.smem_first = (int)lean_room(d, true);
     c.threads = 256 + MW_W4_FEEDER;
-    int64_t stages = (int64_t)c.n_tiles * c.k_stages;
-    c.blocks = stages < d->n_sm ? (int)stages : d->n_sm;
-    whole_tiles(&c);
     return c;
 }
 

@@ -45,26 +45,23 @@ template <> struct mw_w4_math<__half> {
         asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(a[2]) : "r"(x), "r"(0x2c002c00), "r"(0xd480d480)); /* x/16 - 72 */
         asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(a[3]) : "r"(y), "r"(0x2c002c00), "r"(0xd480d480));
     }
-    /* q itself, as the subnormal q * 2^-24, which the tensor cores multiply exactly: one instruction a pair. The
-     * nibbles four bits higher come out sixteen times as large, so their products have sums of their own. lo: k 0..7 of
-     * a tile for n and n + 8, hi: k 8..15. */
-    static constexpr float raw_unit = 0x1p24f, raw_offset = 0;
-    static constexpr uint32_t raw_one = 0x00010001;
+    /* 64 + q: a nibble in the upper four of eight bits of mantissa. lo: k 0..7 of a tile for n and n + 8, hi: k 8..15.
+     * (q alone, as a subnormal, takes two instructions less, but then tensor cores lose ten bits of the sum.) */
+    static constexpr float raw_offset = 64;
+    static constexpr uint32_t raw_one = 0x3c003c00;
     static __device__ __forceinline__ void raw(uint32_t w, uint32_t lo[2], uint32_t hi[2]) {
-        uint32_t v = w >> 8;
-        lo[0] = w & 0x000f000f, lo[1] = v & 0x000f000f;
-        hi[0] = w & 0x00f000f0, hi[1] = v & 0x00f000f0;
+        lo[0] = mw_pick<0x00f000f0, 0x54005400>(w << 4), lo[1] = mw_pick<0x00f000f0, 0x54005400>(w >> 4);
+        hi[0] = mw_pick<0x00f000f0, 0x54005400>(w), hi[1] = mw_pick<0x00f000f0, 0x54005400>(w >> 8);
     }
-    static constexpr float raw_hi = 0x1p-4f; /* what makes hi's sums of lo's size */
     static __device__ __forceinline__ uint32_t twice(int x) {
         __half2 h = __half2half2(__int2half_rn(x));
         return *reinterpret_cast<uint32_t *>(&h);
     }
     static __device__ __forceinline__ void mma(float c[4], const uint32_t a[4], const uint32_t b[2]) {
-        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-                     "{%0,%1,%2,%3};"
-                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+            "{%0,%1,%2,%3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
     }
     static __device__ __forceinline__ uint32_t pack(float lo, float hi) {
         __half2 h = __floats2half2_rn(lo, hi);
@@ -89,8 +86,7 @@ template <> struct mw_w4_math<__nv_bfloat16> {
         a[1] = add(mw_pick<0x000f000f, 0x43004300>(w >> 8), 0xc308c308);
         a[3] = add(mw_pick<0x000f000f, 0x43004300>(w >> 12), 0xc308c308);
     }
-    /* 128 + q; the 128 is taken away with the zero. */
-    static constexpr float raw_unit = 1, raw_offset = 128, raw_hi = 1;
+    static constexpr float raw_offset = 128; /* 128 + q */
     static constexpr uint32_t raw_one = 0x3f803f80;
     static __device__ __forceinline__ void raw(uint32_t w, uint32_t lo[2], uint32_t hi[2]) {
         lo[0] = mw_pick<0x000f000f, 0x43004300>(w), lo[1] = mw_pick<0x000f000f, 0x43004300>(w >> 8);
@@ -101,10 +97,10 @@ template <> struct mw_w4_math<__nv_bfloat16> {
         return *reinterpret_cast<uint32_t *>(&h);
     }
     static __device__ __forceinline__ void mma(float c[4], const uint32_t a[4], const uint32_t b[2]) {
-        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-                     "{%0,%1,%2,%3};"
-                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+            "{%0,%1,%2,%3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
     }
     static __device__ __forceinline__ uint32_t pack(float lo, float hi) {
         __nv_bfloat162 h = __floats2bfloat162_rn(lo, hi);

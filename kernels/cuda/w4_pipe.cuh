@@ -72,6 +72,11 @@ static __device__ __forceinline__ void mw_bulk2(uint32_t dst, const CUtensorMap 
                  : "memory");
 }
 
+/* The same box, to L2 only. */
+static __device__ __forceinline__ void mw_bulk2_l2(const CUtensorMap *map, int x, int y) {
+    asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global [%0, {%1, %2}];" ::"l"(map), "r"(x), "r"(y) : "memory");
+}
+
 static __device__ __forceinline__ void mw_bulk3(uint32_t dst, const CUtensorMap *map, int x, int y, int z, uint32_t bar,
                                                 uint64_t policy) {
     asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "

@@ -34,8 +34,8 @@ typedef struct {
     w4_case c;
     mw_linear w;
     void *x_memory, *x, *y;
-    /* [period][n]: y; sum |x||w| + |bias|; sum |x||scale|(q + zero) + |bias|, what is added up where q and zero are
-     * multiplied apart; what rounded weights may add to the error */
+    /* [period][n]: y; sum |x||w| + |bias|; the same of what w4_lean.cuh adds up; what rounded weights (wgmma) may add
+     * to the error */
     double *ref, *size, *wide, *loose;
     size_t y_bytes;
 } w4_layer;
@@ -106,15 +106,16 @@ static __global__ void w4_reference(double *ref, double *size, double *wide, dou
         int q = tiles[k / 16 * 2 * c.n + n / 64 * 128 + 4 * lane + nn / 16] >> (4 * v) & 15;
         size_t g = k / c.group * c.n + at;
         int zero = zeros ? zeros[g] : 8;
-        /* bf16: 128 + q and 128 + zero */
-        double scale = w4_get(scales, c.scale, g), w = (q - zero) * scale,
-               a = (q + zero + (c.act == MW_BF16 ? 256 : 0)) * fabs(scale);
+        /* q and zero apart, each with an offset that makes them floats */
+        int offset = c.act == MW_BF16 ? 128 : 64;
+        double scale = w4_get(scales, c.scale, g), w = (q - zero) * scale, a = (q + zero + 2 * offset) * fabs(scale);
         for (int i = 0; i < 8; i++)
             if (r0 + i < c.period && r0 + i < c.m) {
                 double p = w * w4_get(x, c.act, (r0 + i) * c.ldx + k);
                 y[i] += p;
                 s[i] += fabs(p);
-                apart[i] += a * fabs(w4_get(x, c.act, (r0 + i) * c.ldx + k));
+                double magnitude = fabs(w4_get(x, c.act, (r0 + i) * c.ldx + k));
+                apart[i] += a * magnitude;
                 square[i] += p * p;
                 part[i] += p;
                 if ((k + 1) % c.group == 0) parts[i] += fabs(part[i]), part[i] = 0;
@@ -140,6 +141,7 @@ typedef struct {
 /* How far y may be from the exact value. Products of small integers and activations are exact; a sum of a warp's share
  * of a stage's group is at most 32 tensor-core additions of 16 products, and the shares are added in fp32: with s the
  * sum of magnitudes, (40 + k/64) * 2^-23 * s covers every order that the kernel uses. Then one rounding to y's dtype.
+ * w4_lean.cuh multiplies q and the zero apart and subtracts the sums, so there the magnitudes are those of both.
  * The wgmma kernels also round each weight, and each scale that is not of x's dtype, to that dtype, unit u. Of the
  * weights' errors, at most u and on average below u / sqrt(3), every one is met by an x of its own: their sum has a
  * standard deviation below u / sqrt(3) * sqrt(sum (x w)^2), and 5 / (1 / sqrt(3)) = 8.7 of them happen once in 10^17
@@ -255,8 +257,9 @@ static inline w4_verdict w4_run(mw_dev *d, const w4_layer *l, const mw_w4_config
         return *v;
     }
     CU(cudaStreamSynchronize(d->stream));
-    w4_judge<<<512, 256>>>(l->y, l->ref, config->variant == MW_W4_LEAN ? l->wide : l->size,
-                           mw_w4_is_wgmma(config->variant) ? l->loose : NULL, *c, l->y_bytes, bm, v);
+    bool lean = config->variant == MW_W4_LEAN;
+    const double *more = mw_w4_is_wgmma(config->variant) ? l->loose : NULL;
+    w4_judge<<<512, 256>>>(l->y, l->ref, lean ? l->wide : l->size, more, *c, l->y_bytes, bm, v);
     CU(cudaDeviceSynchronize());
     return *v;
 }

@@ -12,12 +12,15 @@ static int g_checks, g_failed;
 static double g_worst[2];
 static bool g_small;
 
-static void fail(const w4_case *c, const mw_w4_config *f, const char *what) {
+static void fail(const w4_case *c, const mw_w4_config *f, const char *what, const w4_verdict *v = NULL) {
     char text[320];
     if (++g_failed > 25) return;
     printf("FAILED %s: m %lld k %lld n %lld group %lld act %s scale %s zeros %d bias %d f32 %d\n  %s\n", what,
            (long long)c->m, (long long)c->k, (long long)c->n, (long long)c->group, mw_dtype_name(c->act),
            mw_dtype_name(c->scale), c->zeros, c->bias, c->y_f32, mw_cuda_w4_print(f, text, sizeof text));
+    if (v)
+        printf("  %llu wrong, e.g. [%lld,%lld] %.7g, exact %.7g, bound %.2g; %llu in the padding; %llu unequal\n",
+               v->wrong, v->row, v->col, v->got, v->want, v->bound, v->spilt, v->uneven);
 }
 
 static w4_case random_case(int64_t most_k, int64_t most_n) {
@@ -26,7 +29,7 @@ static w4_case random_case(int64_t most_k, int64_t most_n) {
     w4_case c = {};
     int64_t g = groups[ref_int(0, 6)];
     c.k = g ? g * ref_int(1, most_k / g) : 128 * ref_int(1, most_k / 128);
-    c.m = ref_chance(0.4) ? 1 : ref_int(2, 8), c.n = 128 * ref_int(1, most_n / 128), c.group = g ? g : c.k;
+    c.m = ref_chance(0.5) ? ref_int(1, 2) : ref_int(3, 8), c.n = 128 * ref_int(1, most_n / 128), c.group = g ? g : c.k;
     c.act = ref_chance(0.5) ? MW_F16 : MW_BF16, c.scale = ref_chance(0.5) ? c.act : scales[ref_int(0, 2)];
     c.zeros = ref_chance(0.4), c.bias = ref_chance(0.4);
     c.ldx = c.k, c.ldy = c.n, c.period = c.m, c.seed = ref_u32();
@@ -47,7 +50,7 @@ static void test_plain(mw_dev *d) {
         for (int r = 0; r < 2; r++) {
             w4_verdict v = w4_run(d, &l, &f);
             g_checks++;
-            if (v.wrong || v.spilt || v.uneven) fail(&c, &f, "product");
+            if (v.wrong || v.spilt || v.uneven) fail(&c, &f, "product", &v);
             if (!v.wrong && v.worst > g_worst[c.act == MW_BF16]) g_worst[c.act == MW_BF16] = v.worst;
             CU(cudaMemcpy(r ? second.data() : first.data(), l.y, l.y_bytes, cudaMemcpyDeviceToHost));
         }
@@ -100,7 +103,7 @@ struct fused_case {
         /* The layer's x becomes the normed row. */
         CU(cudaMemcpy(x_after, x, row, cudaMemcpyDeviceToDevice));
         CU(cudaDeviceSynchronize());
-        if (mw_cuda_add_norm(d, x_after, f.delta, l.x, 1, c.k, norm, f.eps, NULL) != MW_OK)
+        if (mw_cuda_add_norm(d, x_after, f.delta, l.x, c.m, c.k, norm, f.eps, NULL) != MW_OK)
             printf("%s\n", mw_error_text());
         CU(cudaStreamSynchronize(d->stream));
         w4_reference<<<dim3((unsigned)(c.n / 64), 1), 64>>>(l.ref, l.size, l.wide, l.loose, l.w.w4.tiles, l.w.w4.scales,
@@ -130,7 +133,7 @@ struct fused_case {
             g = host<uint16_t>(y, bytes / 2);
         }
         if (got[0] != got[1]) fail(&c, &config, "repeat");
-        if (f.delta && host<uint16_t>(sum, (size_t)c.k) != host<uint16_t>(x_after, (size_t)c.k))
+        if (f.delta && host<uint16_t>(sum, (size_t)(c.m * c.k)) != host<uint16_t>(x_after, (size_t)(c.m * c.k)))
             fail(&c, &config, "x + delta");
         judge(got[0], cols, ldy, config);
         CU(cudaFree(y));
