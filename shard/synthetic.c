@@ -1,5 +1,6 @@
 #include "shard/synthetic.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +14,7 @@
 /* Bytes of a table: a prime number of cache lines, so that rows of weights do not repeat in step with it. */
 #define TABLE_BYTES ((size_t)16381 * 64)
 
-typedef enum { WORDS, ZEROS, SCALES, DENSE, NORM, BIAS, N_TABLES } table;
+typedef enum { WORDS, ZEROS, SCALES, O_SCALES, DOWN_SCALES, DENSE, NORM, BIAS, N_TABLES } table;
 
 struct mw_synthetic {
     char *table[N_TABLES]; /* TABLE_BYTES each, in the dtype of the datasets that read it */
@@ -94,15 +95,37 @@ static void fill_floats(char *p, mw_dtype t, float mean, float spread, uint64_t 
     }
 }
 
+/* Weights of -7 .. 7 at random, so that their mean is 0: words without a nibble 0, which would be -8. A mean of -1/2,
+ * as all sixteen would have, adds the same number to every output, K times the inputs' mean, and grows with every
+ * layer. */
+static uint64_t centred(uint64_t x) {
+    uint64_t none = ~(x | x >> 1 | x >> 2 | x >> 3) & 0x1111111111111111u;
+    return x | none << 3;
+}
+
+/* The mean scale by which outputs are `gain` times as large as inputs, of K rows. A weight's variance is 17.5 scale^2,
+ * times 13/12 for scales within half of their mean. No f16 scale is subnormal. */
+static float scale_for(int64_t k, double gain) {
+    return (float)fmax(gain / sqrt(17.5 * 13 / 12 * (double)k), 0x1p-13);
+}
+
 static mw_status make_tables(mw_synthetic **out, const spec *s) {
     mw_status st = MW_OK;
     mw_synthetic *y = NULL;
     uint64_t seed = 1;
     MW_TRY(st, MW_CALLOC(&y, 1, "synthetic weights"));
     for (int i = 0; i < N_TABLES; i++) MW_TRY(st, mw_alloc64((void **)&y->table[i], TABLE_BYTES, "synthetic weights"));
-    for (size_t i = 0; i < TABLE_BYTES / 8; i++) ((uint64_t *)y->table[WORDS])[i] = next(&seed);
+    for (size_t i = 0; i < TABLE_BYTES / 8; i++) ((uint64_t *)y->table[WORDS])[i] = centred(next(&seed));
     for (size_t i = 0; i < TABLE_BYTES; i++) y->table[ZEROS][i] = (char)(6 + next(&seed) % 5);
-    fill_floats(y->table[SCALES], s->dtype, 0.003f, 0.0015f, 2); /* about 1/sqrt(K): outputs are as large as inputs */
+    /* What a layer adds to the residual stream, twice, is 1/sqrt(2 n_layers): in the end it is about 1, or sqrt(2
+     * n_layers) if every layer were to add the same. */
+    const mw_model_config *cfg = &s->cfg;
+    const double add = 1 / sqrt(2.0 * (double)cfg->n_layers);
+    const float in = scale_for(cfg->hidden, 1), o = scale_for((int64_t)cfg->n_heads * cfg->head_dim, add),
+                down = scale_for(cfg->intermediate, add);
+    fill_floats(y->table[SCALES], s->dtype, in, in / 2, 2);
+    fill_floats(y->table[O_SCALES], s->dtype, o, o / 2, 6);
+    fill_floats(y->table[DOWN_SCALES], s->dtype, down, down / 2, 7);
     fill_floats(y->table[DENSE], s->dtype, 0, 0.03f, 3);
     fill_floats(y->table[NORM], s->dtype, 1, 0.1f, 4);
     fill_floats(y->table[BIAS], s->dtype, 0, 0.1f, 5);
@@ -123,7 +146,8 @@ static table table_of(const mw_dataset *d) {
     const char *part = strrchr(d->name, '/') + 1;
     if (strcmp(part, mw_part_name(MW_PART_QWEIGHT)) == 0) return WORDS;
     if (strcmp(part, mw_part_name(MW_PART_ZEROS)) == 0) return ZEROS;
-    if (strcmp(part, mw_part_name(MW_PART_SCALES)) == 0) return SCALES;
+    if (strcmp(part, mw_part_name(MW_PART_SCALES)) == 0)
+        return strstr(d->name, "o_proj") ? O_SCALES : strstr(d->name, "down_proj") ? DOWN_SCALES : SCALES;
     if (strcmp(part, mw_part_name(MW_PART_BIAS)) == 0) return BIAS;
     return d->full_rows > 1 ? DENSE : NORM;
 }

@@ -4,8 +4,9 @@
  *     synthetic:llama-3.1-8b
  *     synthetic:llama-3.1-70b,layers=4,group=64,zeros,act=bf16
  * The weights are packed Marlin tiles with f16 (or bf16) scales and embeddings, drawn from a fixed table of random
- * words: the same on every rank and every run, and as fast to come by as a copy in memory. Scales are so small that
- * activations stay within f16. There is no tokenizer. Shapes are those of the models' config.json.
+ * words: the same on every rank and every run, and as fast to come by as a copy in memory. Weights have
+ * the mean 0 and scales so small that the residual stream stays near 1, however many layers there are. There is no
+ * tokenizer. Shapes are those of the models' config.json.
  */
 #ifndef MW_SHARD_SYNTHETIC_H
 #define MW_SHARD_SYNTHETIC_H

@@ -67,17 +67,14 @@ static __device__ __forceinline__ void ldmatrix_transposed(uint32_t r[4], uint32
 /* Shared memory. */
 struct places {
     float *maxima, *sums, *o; /* of every warp, its columns' */
+    int o_warp;               /* floats between warps in `o` */
     uint16_t *q;              /* [COLS][Q_LINE], in the cache's type */
     uint16_t *k, *v;          /* of position `fresh` */
     char *mail;
     uint32_t rings;
 };
 
-static __host__ __device__ __forceinline__ int fixed_bytes(int hdp, int cols) {
-    return 2 * WARPS * COLS * 4 + 2 * hdp * 2 + COLS * Q_LINE(hdp) * 2 + WARPS * cols * LINE(hdp) * 4;
-}
-
-static __host__ __device__ __forceinline__ int mail_bytes(int cols, int hd) { /* a slice more than all quads */
+static __device__ __forceinline__ int mail_bytes(int cols, int hd) { /* a slice more than all quads */
     return (cols * hd / 4 + CLUSTER) * MW_MAIL_BYTES;
 }
 
@@ -89,8 +86,18 @@ template <int HDP> static __device__ __forceinline__ places places_of(const deco
     s.v = s.k + HDP;
     s.q = s.v + HDP;
     s.o = (float *)(s.q + COLS * Q_LINE(HDP));
-    s.mail = smem + fixed_bytes(HDP, p.cols);
+#if __CUDA_ARCH__ >= 900
+    const bool overlay = false;
+#else
+    const bool overlay = p.overlay;
+#endif
+    s.o_warp = p.cols * LINE(HDP);
+    s.mail = (char *)(s.o + (overlay ? 0 : WARPS * s.o_warp));
     s.rings = (mw_smem(s.mail + (p.cluster > 1 ? mail_bytes(p.cols, HDP) : 0)) + 1023) & ~1023u;
+    if (overlay) {
+        s.o = (float *)(smem + (s.rings - mw_smem(smem)));
+        s.o_warp = p.depth * 16 * HDP; /* a warp's own tiles, which it has done with */
+    }
     return s;
 }
 
@@ -265,22 +272,22 @@ static __device__ __forceinline__ void write_out(const decode_args &p, const dec
 
 /* A warp's state to shared memory. */
 template <int HDP>
-static __device__ __forceinline__ void put_state(const places &s, const decode_state<HDP> &st, int stride, int cols) {
+static __device__ __forceinline__ void put_state(const places &s, const decode_state<HDP> &st, int cols) {
     const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, warp = threadIdx.x / 32;
 #pragma unroll
     for (int e = 0; e < 2; e++) {
         const int col = 2 * t + e;
         if (g == 0) s.maxima[warp * COLS + col] = st.m[e], s.sums[warp * COLS + col] = st.l[e];
         if (col >= cols) continue;
-        float *to = &s.o[(warp * stride + col) * LINE(HDP) + g];
+        float *to = &s.o[warp * s.o_warp + col * LINE(HDP) + g];
 #pragma unroll
         for (int j = 0; j < HDP / 16; j++) to[16 * j] = st.o[j][e], to[16 * j + 8] = st.o[j][e + 2];
     }
 }
 
-template <int HDP> static __device__ __forceinline__ mw_quad block_quad(const places &s, int stride, int col, int d) {
+template <int HDP> static __device__ __forceinline__ mw_quad block_quad(const places &s, int col, int d) {
     return mw_merge<WARPS>(WARPS, [&](int v) {
-        return mw_quad{*(const float4 *)&s.o[(v * stride + col) * LINE(HDP) + d], s.maxima[v * COLS + col],
+        return mw_quad{*(const float4 *)&s.o[v * s.o_warp + col * LINE(HDP) + d], s.maxima[v * COLS + col],
                        s.sums[v * COLS + col]};
     });
 }
@@ -336,7 +343,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS) decode_kernel(const __
     __syncthreads();
     decode_state<HDP> st;
     walk<KV, HDP, S>(st, feed, s);
-    put_state<HDP>(s, st, p.cols, w.cols);
+    put_state<HDP>(s, st, w.cols);
     __syncthreads();
 
     const int64_t unit = (int64_t)blockIdx.z * gridDim.y + blockIdx.y, size = mw_state_floats(p.cols, hd);
@@ -346,7 +353,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS) decode_kernel(const __
         if (threadIdx.x == 0) mw_mail_expect(box, live * mine);
         mw_cluster_wait();
         for (int i = threadIdx.x; i < quads; i += THREADS)
-            mw_mail_push(box, rank, i, block_quad<HDP>(s, p.cols, i / (hd / 4), i % (hd / 4) * 4));
+            mw_mail_push(box, rank, i, block_quad<HDP>(s, i / (hd / 4), i % (hd / 4) * 4));
         mw_mail_wait(box);
         for (int k = threadIdx.x; k < mine; k += THREADS) {
             const int i = rank * slice + k, col = i / (hd / 4), d = i % (hd / 4) * 4;
@@ -361,7 +368,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS) decode_kernel(const __
     } else {
         for (int i = threadIdx.x; i < quads; i += THREADS) {
             const int col = i / (hd / 4), d = i % (hd / 4) * 4;
-            const mw_quad q = block_quad<HDP>(s, p.cols, col, d);
+            const mw_quad q = block_quad<HDP>(s, col, d);
             if (w.parts == 1)
                 write_out(p, w, col, d, q);
             else
@@ -379,11 +386,6 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS) decode_kernel(const __
 
 /* ---- launching --------------------------------------------------------------------------------------------------- */
 
-template <int HDP> static int smem_bytes(const decode_args &p) {
-    return fixed_bytes(HDP, p.cols) + (p.cluster > 1 ? mail_bytes(p.cols, HDP) : 0) + 1024 + /* alignment */
-           WARPS * p.depth * 64 * HDP;
-}
-
 template <typename KV, int HDP, bool S> static cudaError_t launch_one(mw_dev *d, const decode_args &p, dim3 grid) {
     cudaLaunchAttribute attr[2] = {};
     attr[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -394,7 +396,7 @@ template <typename KV, int HDP, bool S> static cudaError_t launch_one(mw_dev *d,
     cudaLaunchConfig_t cfg = {};
     cfg.gridDim = grid;
     cfg.blockDim = THREADS;
-    cfg.dynamicSmemBytes = (size_t)smem_bytes<HDP>(p);
+    cfg.dynamicSmemBytes = (size_t)p.smem;
     cfg.stream = d->stream;
     cfg.attrs = attr;
     cfg.numAttrs = d->sm >= 90 ? 2 : 0;
@@ -451,17 +453,6 @@ static int choose_parts(const mw_dev *d, int max_ctx, int64_t units) {
     return shift;
 }
 
-/* Tiles under way: what a warp has to do, in the shared memory that there is for the blocks of a multiprocessor. */
-static int choose_depth(const mw_dev *d, const decode_args &p, int hdp, int max_ctx, int64_t blocks) {
-    const int tiles = part_tokens(max_ctx, p.part_shift) / (16 * WARPS);
-    const int fixed = fixed_bytes(hdp, p.cols) + (p.cluster > 1 ? mail_bytes(p.cols, hdp) : 0);
-    const int64_t share = (blocks + d->n_sm - 1) / d->n_sm;
-    const int room = ((int)d->smem_max + 1024) / (int)(share < BLOCKS ? share : BLOCKS) - RESERVED - fixed;
-    int depth = room / (WARPS * 64 * hdp);
-    depth = depth < tiles ? depth : tiles;
-    return depth < 1 ? 1 : depth > MAX_DEPTH ? MAX_DEPTH : depth;
-}
-
 mw_status mw_cuda_attn_decode(mw_dev *d, const mw_attn_args *a, const mw_rope_args *r, int max_rows, int max_ctx,
                               int n_seqs) {
     decode_args p = {};
@@ -482,7 +473,13 @@ mw_status mw_cuda_attn_decode(mw_dev *d, const mw_attn_args *a, const mw_rope_ar
         if (made != MW_OK) return made;
     }
     const int hd = a->head_dim;
-    p.depth = choose_depth(d, p, hd == 64 ? 64 : hd <= 128 ? 128 : 256, max_ctx, (int64_t)n_seqs * x * y);
+    const mw_decode_shape shape = mw_cuda_decode_shape(
+        d,
+        hd == 64    ? 64
+        : hd <= 128 ? 128
+                    : 256,
+        p.cols, p.cluster, part_tokens(max_ctx, p.part_shift) / (16 * WARPS), (int64_t)n_seqs * x * y);
+    p.depth = shape.depth, p.overlay = shape.overlay, p.smem = shape.smem;
     /* As many sequences a launch as the workspace and the counters have room for. */
     size_t unit = (size_t)(x / p.cluster) * (size_t)mw_state_floats(p.cols, hd) * sizeof(float);
     int64_t room = (int64_t)(MW_CUDA_WORKSPACE / unit), step;

@@ -3,17 +3,16 @@
 #ifndef MW_KERNELS_CUDA_ATTENTION_DECODE_CUH
 #define MW_KERNELS_CUDA_ATTENTION_DECODE_CUH
 #include "kernels/cuda/attention_states.cuh"
+#include "kernels/cuda/decode_shape.h"
 
-#define WARPS          4
+#define WARPS          MW_DECODE_WARPS
 #define THREADS        (32 * WARPS)
-#define COLS           8
-#define CLUSTER        8 /* blocks of a cluster, at most */
-#define BLOCKS         2 /* on a multiprocessor: more of them have less room for copies each */
-#define MAX_DEPTH      6
+#define COLS           MW_DECODE_TILE_COLS
+#define CLUSTER        MW_DECODE_CLUSTER
+#define BLOCKS         MW_DECODE_BLOCKS
+#define MAX_DEPTH      MW_DECODE_MAX_DEPTH
 #define CLUSTER_TOKENS 4096 /* of a context that one cluster is enough for */
-#define RESERVED                                                                                                       \
-    2304 /* bytes of shared memory that a block takes besides: the system's, static variables, alignment               \
-          */
+static_assert(MW_DECODE_MAIL_BYTES == MW_MAIL_BYTES, "decode_shape.h");
 
 struct decode_args {
     mw_attn_args a;
@@ -23,6 +22,8 @@ struct decode_args {
     int cluster;    /* blocks of a cluster: neighbouring parts; a power of two, 1 before sm_90 */
     int cols;       /* at most, of a tile: sizes states */
     int depth;      /* tiles of a warp in shared memory or on their way there */
+    bool overlay;   /* the warps' states lie where their tiles were; never on sm_90 */
+    int smem;       /* bytes */
     int first_seq;
     float *states;            /* [z][y][x / cluster] states */
     uint32_t *counters;       /* [z][y] */

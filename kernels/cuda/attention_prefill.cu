@@ -20,6 +20,7 @@ template <int HDP> struct shape {
     static constexpr int BM = 64 * MT;
     static constexpr int LD = HDP + 8; /* elements */
     static constexpr size_t smem = (size_t)(BM + 2 * BN) * LD * 2;
+    static_assert(smem <= 101376, "sm_86 and sm_89 have no more; head_dim 256 takes all of it");
 };
 
 static __device__ __forceinline__ uint32_t shared_address(const void *p) {

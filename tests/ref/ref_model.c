@@ -257,13 +257,17 @@ static void run_layer(const mw_model_config *c, const layer *l, double *x, int t
     free(u);
 }
 
-void ref_model_logits(const ref_model *m, const int32_t *ids, int n, double *logits) {
+double ref_model_logits(const ref_model *m, const int32_t *ids, int n, double *logits) {
     int64_t h = m->cfg.hidden;
-    double *x = malloc((size_t)n * (size_t)h * 8);
+    double *x = malloc((size_t)n * (size_t)h * 8), largest = 0;
     for (int r = 0; r < n; r++) /* embed.w is [hidden][vocab]: the loader transposes every dense matrix */
         for (int64_t i = 0; i < h; i++) x[r * h + i] = (double)m->embed.w[i * m->embed.n + ids[r]];
-    for (int i = 0; i < m->cfg.n_layers; i++) run_layer(&m->cfg, &m->layer[i], x, n);
+    for (int i = 0; i < m->cfg.n_layers; i++) {
+        run_layer(&m->cfg, &m->layer[i], x, n);
+        for (int64_t j = 0; j < n * h; j++) largest = isnan(x[j]) ? INFINITY : fmax(largest, fabs(x[j]));
+    }
     for (int r = 0; r < n; r++) norm(x + r * h, m->norm, m->cfg.rms_eps, h, x + r * h);
     apply(&m->head, x, n, logits);
     free(x);
+    return largest;
 }
