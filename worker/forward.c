@@ -202,8 +202,12 @@ mw_status mw_model_head(mw_model *m, const int32_t *row, int n) {
     size_t part = (size_t)m->o.max_logits * (size_t)h * mw_dtype_size(m->act);
     char *xs = m->sel, *ps = xs + part, *ns = ps + part;
     float *best = (float *)(m->best_token + m->o.max_logits);
-    MW_TRY(st, m->k->take_rows(m->dev, xs, m->residual, n, h, row));
-    MW_TRY(st, m->k->take_rows(m->dev, ps, m->part, n, h, row));
+    if (row) {
+        MW_TRY(st, m->k->take_rows(m->dev, xs, m->residual, n, h, row));
+        MW_TRY(st, m->k->take_rows(m->dev, ps, m->part, n, h, row));
+    } else {
+        xs = m->residual, ps = m->part; /* nobody needs them any more */
+    }
     MW_TRY(st, m->k->add_norm(m->dev, xs, ps, ns, n, h, m->norm, (float)m->cfg->rms_eps, m->lm_head_perm));
     MW_TRY(st, linear(m, &m->lm_head, n, ns, h, m->logits, m->lm_head.n, true));
     if (valid > 0) MW_TRY(st, m->k->argmax(m->dev, m->best_token, best, m->logits, m->lm_head.n, n, valid));

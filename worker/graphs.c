@@ -71,14 +71,13 @@ static mw_status record(mw_model *m, int c, int r, bool run_first) {
     MW_TRY(st, lay_out(g, m, g->rows[r], g->ctx[c]));
     pad(&g->step, m, 0);
     mw_batch b = mw_step_batch(&g->step, m->batch);
-    const int32_t *logit_row = m->batch + (g->step.logit_row - g->step.data);
     if (run_first) {
         MW_TRY(st, upload(m));
-        MW_TRY(st, mw_model_enqueue(m, &b, logit_row, g->rows[r]));
+        MW_TRY(st, mw_model_enqueue(m, &b, NULL, g->rows[r]));
         MW_TRY(st, mw_model_wait(m));
     }
     MW_TRY(st, m->k->capture_begin(m->dev));
-    st = mw_model_enqueue(m, &b, logit_row, g->rows[r]);
+    st = mw_model_enqueue(m, &b, NULL, g->rows[r]);
     if (st != MW_OK) {
         m->k->capture_abort(m->dev);
         goto fail;

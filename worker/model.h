@@ -151,12 +151,12 @@ MW_MUST_CHECK mw_status mw_model_finish(mw_model *m, const mw_step_sink *sink);
 MW_MUST_CHECK mw_status mw_model_wait(mw_model *m);
 /* For calls that have finished when they return: adds to *total how long they took, passes st on. */
 MW_MUST_CHECK mw_status mw_model_timed(double *total, double start, mw_status st);
-/* Final norm and lm_head of n wanted rows: this rank's slice of the vocabulary, and the best token of it; of all of
- * them (m->chosen) where one rank or the devices can tell. */
+/* Final norm and lm_head of n wanted rows (NULL: of all the step's rows, in order): this rank's slice of the
+ * vocabulary, and the best token of it; of all of them (m->chosen) where one rank or the devices can tell. */
 MW_MUST_CHECK mw_status mw_model_head(mw_model *m, const int32_t *row, int n);
 
 /* Enqueues embedding, layers and, for the rows logit_row [n_logits <= max_logits], lm_head and the best token: all of
- * a step that needs nothing of the host. b and logit_row: device memory. */
+ * a step that needs nothing of the host. b and logit_row: device memory; logit_row NULL: all rows, in order. */
 MW_MUST_CHECK mw_status mw_model_enqueue(mw_model *m, const mw_batch *b, const int32_t *logit_row, int n_logits);
 
 /* ---- graphs.c ---- */

@@ -337,10 +337,10 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS) decode_kernel(const __
     if (rotate) {
         angles = mw_load_angles(p.rope.table, w.pos0, hd, threadIdx.x % MW_ROPE_LANES);
         mw_pdl_wait();
-        mw_pdl_trigger();
     }
     stage_rows<KV, HDP>(p, w, hd, angles, s);
     __syncthreads();
+    if (rotate) mw_pdl_trigger(); /* once q, k and v are here: the next kernel's weights would delay them */
     decode_state<HDP> st;
     walk<KV, HDP, S>(st, feed, s);
     put_state<HDP>(s, st, w.cols);

@@ -34,7 +34,7 @@ struct mw_dev {
     cudaEvent_t fetched[MW_FETCHES];
     cudaEvent_t stamped[MW_STAMPS]; /* made when they are first wanted */
     int half;
-    bool w4_second; /* which kind of blocks the last launch of w4_lean.cuh had */
+    bool w4_second;      /* which kind of blocks the last launch of w4_lean.cuh had */
     uint64_t *nonfinite; /* count_nonfinite's result */
 };
 
@@ -113,6 +113,10 @@ bool mw_blas_takes(mw_dtype in, mw_dtype out, int64_t k, const void *x, int64_t 
 /* Any shape, one warp an element: for what cuBLASLt is not asked. x: act. */
 mw_status mw_cuda_dense_plain(mw_dev *d, const mw_linear *w, int64_t m, const void *x, int64_t ldx, void *y,
                               int64_t ldy, bool y_f32);
+
+/* One row of x, of the weights' type; k at most 16384, a multiple of 8. */
+bool mw_cuda_dense_row_takes(const mw_dev *d, const mw_linear *w, const void *x);
+mw_status mw_cuda_dense_row(mw_dev *d, const mw_linear *w, const void *x, void *y, bool y_f32);
 
 /* MW_ERR_UNAVAIL where libcublasLt of this build's major version is not found. */
 mw_status mw_blas_open(mw_blas **out);

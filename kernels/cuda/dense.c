@@ -6,6 +6,7 @@
  *   bf16 weights, f16 x        x = hi + lo, both bf16, exactly (8 + 8 bits hold 11): 2m rows, added up afterwards
  *   f16 weights, bf16 x        each row times a power of two that brings its largest element to 2^14 .. 2^15, as f16;
  *                              what falls below f16's smallest step is less than 2^-39 of the row's largest element
+ * One row of the weights' own type is a matter of reading alone, which dense_row.cu does.
  * Sums are f32. A bias is added in f32 before the one rounding to the activation type, which needs the sums in the
  * workspace first: few dense layers have a bias. */
 #include "kernels/cuda/cuda.h"
@@ -65,6 +66,7 @@ mw_status mw_cuda_linear_dense(mw_dev *d, const mw_linear *w, int64_t m, const v
     if (t != MW_F16 && t != MW_BF16 && t != MW_F32)
         return MW_FAIL(MW_ERR_INTERNAL, "dense matrix is %s, expected f16, bf16 or f32", mw_dtype_name(t));
     if (m <= 0) return MW_OK;
+    if (m == 1 && mw_cuda_dense_row_takes(d, w, x)) return mw_cuda_dense_row(d, w, x, y, y_f32);
     scheme s = scheme_of(d->act, t);
     size_t act = mw_dtype_size(d->act), row_bytes = sizeof(float) + 1024;
     row_bytes += (size_t)s.parts * ((size_t)w->k * mw_dtype_size(t) + (size_t)w->n * sizeof(float));

@@ -59,7 +59,7 @@ mw_status mw_comm_device_all_gather(mw_comm *, const void *, size_t, void *) {
 
 enum { QKV, O, GATE_UP, DOWN, HEAD, NORM, ATTENTION, SILU, REST, KINDS };
 static const char *const k_kind[KINDS] = {
-    "qkv", "o", "gate_up", "down", "lm_head", "norm", "RoPE, KV, attention", "silu", "embed, take_rows, argmax"};
+    "qkv", "o", "gate_up", "down", "lm_head", "norm", "RoPE, KV, attention", "silu", "embed, argmax"};
 
 static mw_kernels g_real, g_table;
 static mw_dev *g_dev;
@@ -222,8 +222,7 @@ struct step_bench {
     /* Median time of a replay, us. */
     double time() {
         mw_graph *g = nullptr;
-        if (g_table.capture_begin(g_dev) != MW_OK ||
-            mw_model_enqueue(&m, &b, b.q_start, b.n_tokens) != MW_OK || /* q_start: 0, 1, 2 .. */
+        if (g_table.capture_begin(g_dev) != MW_OK || mw_model_enqueue(&m, &b, nullptr, b.n_tokens) != MW_OK ||
             g_table.capture_end(g_dev, &g) != MW_OK) {
             printf("%s\n", mw_error_text());
             exit(1);
@@ -315,7 +314,8 @@ int main(int argc, char **argv) {
         return 1;
     }
     g_real = g_table = *mw_kernels_cuda();
-    g_table.linear = linear, g_table.linear_fused = linear_fused, g_table.embed = embed, g_table.add_norm = add_norm, g_table.take_rows = take_rows;
+    g_table.linear = linear, g_table.linear_fused = linear_fused, g_table.embed = embed, g_table.add_norm = add_norm,
+    g_table.take_rows = take_rows;
     g_table.attention = attention, g_table.silu_mul = silu_mul, g_table.argmax = argmax;
     step_bench bench;
     bench.make(*s, n_layers ? n_layers : s->layers, *std::max_element(rows.begin(), rows.end()), ctx);
@@ -324,7 +324,7 @@ int main(int argc, char **argv) {
         bench.make_batch(r, ctx, (ctx + 15) / 16);
         bench.m.o.max_logits = r;
         /* Once as it is: libraries choose their algorithms. */
-        if (mw_model_enqueue(&bench.m, &bench.b, bench.b.q_start, r) != MW_OK || g_real.sync(g_dev) != MW_OK) {
+        if (mw_model_enqueue(&bench.m, &bench.b, nullptr, r) != MW_OK || g_real.sync(g_dev) != MW_OK) {
             printf("%s\n", mw_error_text());
             return 1;
         }

@@ -133,7 +133,8 @@ static double time_ours(const shape *s, const weights &w, const w4_layer *l, con
     }
     int n = (int)w.copy.size();
     return time_chain(chain_length(s, l->c.m, n), [&](int i) {
-        if (mw_cuda_linear_w4_with(g_dev, f, &w.copy[i % n], l->c.m, NULL, l->x, l->c.ldx, l->y, l->c.ldy, false) != MW_OK)
+        if (mw_cuda_linear_w4_with(g_dev, f, &w.copy[i % n], l->c.m, NULL, l->x, l->c.ldx, l->y, l->c.ldy, false) !=
+            MW_OK)
             printf("%s\n", mw_error_text());
     });
 }

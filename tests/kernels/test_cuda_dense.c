@@ -95,6 +95,17 @@ static void test_head(void) {
     if (!g_small) check_layer(&c, 1);
 }
 
+/* One row: dense_row.cu, and shapes just beyond what it takes. */
+static void test_row(void) {
+    static const int64_t ks[] = {256, 264, 1024, 1800, 4096, 5000, 16384, 248, 300, 16392};
+    for (int i = 0; i < (g_small ? 4 : 30); i++) {
+        layer c = {.m = 1, .k = ks[i % 10], .t = i % 4 ? D->act : MW_F32, .bias = i % 3 == 0, .y_f32 = i % 2};
+        c.n = i % 5 ? ref_int(250, 900) : g_small ? 300 : 9000;
+        c.ldx = c.k + 8 * ref_int(0, 2), c.ldy = c.n + ref_int(0, 9);
+        check_layer(&c, 1);
+    }
+}
+
 /* Captured after a first call, launched twice. */
 static void test_graph(void) {
     enum { M = 4, DIM = 128 };
@@ -132,6 +143,7 @@ static void all(void) {
     test_random_shapes();
     test_special();
     test_head();
+    test_row();
     test_graph();
     test_bad_dtype();
 }

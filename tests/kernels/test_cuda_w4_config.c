@@ -41,8 +41,9 @@ static void check_one(const mw_dev *d, int64_t m, const mw_linear *w) {
     check(c.bm == 8 * s.mt * s.wm && c.bn == 64 * s.wn && c.threads >= 32 * s.wm * s.wn * s.wk, "warps", d, m, w, &c);
     check((int64_t)c.m_tiles * c.bm >= m && (int64_t)c.n_tiles * c.bn >= w->n && (int64_t)c.k_stages * c.kb >= w->k,
           "cover", d, m, w, &c);
-    check(c.off_x % 1024 == 0 && c.off_s % 128 == 0 && c.off_z % 128 == 0 && c.stage_bytes % 1024 == 0, "alignment", d,
-          m, w, &c);
+    check(c.off_x % 1024 == 0 && c.off_s % 128 == 0 && c.off_z % 128 == 0 &&
+              c.stage_bytes % (c.variant == MW_W4_LEAN ? 128 : 1024) == 0,
+          "alignment", d, m, w, &c);
     if (mw_w4_is_wgmma(c.variant)) {
         check_wgmma(d, m, w, &c);
         return;
@@ -53,6 +54,23 @@ static void check_one(const mw_dev *d, int64_t m, const mw_linear *w) {
     check(stages < d->n_sm || c.blocks == d->n_sm, "an idle multiprocessor", d, m, w, &c);
     check(cut == 0 || cut >= c.blocks, "a block without work", d, m, w, &c);
     check((int64_t)c.blocks * c.bm * c.bn <= (int64_t)MW_CUDA_COUNTERS, "slots", d, m, w, &c);
+}
+
+/* One or two things more in the kernel; and blocks of the two kinds fit a multiprocessor together, two of the first do
+ * not (of the second, registers see to that). */
+static void check_fused(const mw_dev *d, int64_t m, const mw_linear *w) {
+    static const float norm[1];
+    for (int i = 0; i < 4; i++) {
+        mw_fuse f = {.norm = i & 1 ? norm : NULL, .silu_mul = i & 2};
+        mw_w4_config c = mw_cuda_w4_lean(d, m, w, &f);
+        int all = (int)d->smem_max + 1024, first = c.smem_first + 1024;
+        if (c.ring < 2) continue;
+        check(d->sm >= 90 && m <= 8 && (!f.norm || m == 1), "lean", d, m, w, &c);
+        check(c.ring % 2 == 0 && c.ring <= MW_W4_MAX_RING - 2, "ring of two teams", d, m, w, &c);
+        check(2 * first > all && (f.norm ? c.smem <= c.smem_first : first + c.smem + 1024 <= all), "two kinds", d, m, w,
+              &c);
+        check((int64_t)c.n_tiles * 64 * c.halves == w->n && c.off_red + MW_W4_LEAN_RED <= c.smem, "tiles", d, m, w, &c);
+    }
 }
 
 /* Every group of scales that a stage touches is among the rows that it carries. */
@@ -85,6 +103,7 @@ int main(void) {
                         mw_linear w = {.kind = MW_LINEAR_W4, .k = ks[k], .n = ns[n]};
                         w.w4 = (mw_w4){.group = group, .scale_dtype = scales[m & 1], .zeros = m & 2 ? zeros : NULL};
                         check_one(&chips[chip], m, &w);
+                        check_fused(&chips[chip], m, &w);
                         if (n == 0) check_groups(&chips[chip], m, &w);
                     }
     printf("%d checks, %d failed\n", g_checks, g_failed);
