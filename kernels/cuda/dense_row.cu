@@ -84,7 +84,6 @@ template <typename T> static __global__ void __launch_bounds__(32 * WARPS, 2) ro
     row_place now = {((int64_t)blockIdx.x * WARPS + threadIdx.x / 32) * ROWS, 0}, ahead = now;
     uint4 v[2][ROWS][STEPS];
     float sum[ROWS] = {};
-    mw_pdl_trigger();
     load<T>(a, ahead, v[0], lane);
     mw_pdl_wait();
     for (int i = threadIdx.x; i < a.k / 8; i += 32 * WARPS)
