@@ -72,7 +72,8 @@ static const option k_options[] = {
      {"synthetic", OPT_SYNTHETIC, "NAME", 0,
       "Random weights in the shapes of a known model, no file needed: llama-3.1-8b (default), -70b, -405b, "
       "qwen2.5-72b, ... "
-      "(a wrong name lists them); options follow a comma: group=64, zeros, act=bf16, layers=4. May be repeated",
+      "(a wrong name lists them); options follow a comma: group=64, zeros, head=int4, act=bf16, layers=4. May be "
+      "repeated",
       0}},
     {KERNELS | ALL, {"tp", OPT_TP, "LIST", 0, "Shapes of one rank of this many (default: the number of ranks)", 0}},
     {M(BENCH_GEMM), {"shapes", OPT_SHAPES, "LIST", 0, "Instead of a model's: KxN,KxN,...", 0}},

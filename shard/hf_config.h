@@ -29,6 +29,7 @@ typedef struct mw_hf_config {
     bool act_known;
     bool qkv_bias, o_bias, mlp_bias; /* the family's linear layers have a bias there */
     mw_hf_quant quant;
+    bool own_head; /* not of the files: lm_head is a weight of its own where config.json ties it to the embedding */
 } mw_hf_config;
 
 /* The texts of the folder. quantize and generation may be {NULL, 0}. Borrowed. */

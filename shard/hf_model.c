@@ -176,13 +176,27 @@ fail:
     return st;
 }
 
+/* lm_head of a model that ties it to the embedding, as a weight of its own: the same tensor, or the one that the folder
+ * has beside it. */
+static mw_status survey_own_head(survey *s) {
+    mw_status st = MW_OK;
+    mw_hf_weight *w = s->w;
+    MW_TRY(st, take_optional(s, "weight", ST_FLOAT, w->n, w->k, &w->main));
+    s->m->tied_head = w->main;
+    if (!w->main) w->main = mw_hf_find(s->m, "embed_tokens")->main;
+fail:
+    return st;
+}
+
 /* Is the layer quantised? The tensors say so: mixed files (a dense lm_head, modules left out) are the rule. */
 static bool is_int4(const survey *s) {
     static const char *const part[] = {
         [MW_HF_GPTQ] = "qweight", [MW_HF_AWQ] = "qweight", [MW_HF_CT] = "weight_packed", [MW_HF_MARLIN] = "B"};
     mw_hf_format f = s->m->cfg.quant.format;
     if (f == MW_HF_DENSE || s->w->shape != MW_SHAPE_LINEAR) return false;
-    return look(s, part[f]) != NULL || !look(s, "weight"); /* neither: the error should name the quantised tensor */
+    bool own_head = s->m->cfg.own_head && strcmp(s->w->name, "lm_head") == 0; /* may be the embedding */
+    /* neither: the error should name the quantised tensor */
+    return look(s, part[f]) != NULL || (!look(s, "weight") && !own_head);
 }
 
 static mw_status survey_weight(survey *s, const char *name) {
@@ -204,6 +218,7 @@ static mw_status survey_weight(survey *s, const char *name) {
     w->group = q->group_size == -1 ? w->k : q->group_size;
     bool head = strcmp(name, "lm_head") == 0;
     if (w->int4 || !head) MW_TRY(st, check_extents(s));
+    if (head && s->m->cfg.own_head && !w->int4) return survey_own_head(s);
     switch (w->int4 ? q->format : MW_HF_DENSE) {
     case MW_HF_DENSE: MW_TRY(st, take(s, "weight", ST_FLOAT, w->n, w->k, &w->main)); break;
     case MW_HF_GPTQ: MW_TRY(st, survey_gptq(s)); break;

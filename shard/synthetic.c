@@ -23,7 +23,7 @@ struct mw_synthetic {
 typedef struct {
     mw_model_config cfg;
     int64_t group; /* -1: a scale a column */
-    bool zeros;
+    bool zeros, head_int4;
     mw_dtype dtype; /* of scales, embeddings, norms and biases */
 } spec;
 
@@ -50,6 +50,9 @@ static mw_status parse_option(const char *path, const char *o, size_t n, spec *s
     snprintf(text, sizeof text, "%.*s", (int)(n < sizeof text ? n : sizeof text - 1), o);
     if (strcmp(text, "zeros") == 0) {
         s->zeros = true;
+    } else if (strcmp(text, "head=int4") == 0) {
+        s->head_int4 = true;
+        s->cfg.tie_embeddings = false;
     } else if (strcmp(text, "act=f16") == 0 || strcmp(text, "act=bf16") == 0) {
         s->cfg.act = s->dtype = text[4] == 'f' ? MW_F16 : MW_BF16;
     } else if (sscanf(text, "group=%ld%c", &v, &end) == 1 && (v == -1 || v == 32 || v == 64 || v == 128)) {
@@ -58,8 +61,9 @@ static mw_status parse_option(const char *path, const char *o, size_t n, spec *s
         s->cfg.n_layers = v;
     } else {
         return MW_FAIL(MW_ERR_USAGE,
-                       "%s: option '%s': expected layers=N, group=32, 64, 128 or -1, zeros, act=f16 or act=bf16", path,
-                       text);
+                       "%s: option '%s': expected layers=N, group=32, 64, 128 or -1, zeros, head=int4, act=f16 or "
+                       "act=bf16",
+                       path, text);
     }
     return MW_OK;
 }
@@ -196,7 +200,7 @@ static mw_status add_weight(mw_ckpt *c, const spec *s, const char *name) {
     if (!mw_roles_expect(&s->cfg, name, &e)) return MW_FAIL(MW_ERR_INTERNAL, "%s: no such weight", name);
     w->k = e.k;
     w->n = e.n;
-    if (e.shape != MW_SHAPE_LINEAR || strcmp(name, "lm_head") == 0) {
+    if (e.shape != MW_SHAPE_LINEAR || (strcmp(name, "lm_head") == 0 && !s->head_int4)) {
         w->kind = e.shape == MW_SHAPE_VECTOR ? MW_VECTOR : MW_DENSE16;
         w->weight = add(c, name, MW_PART_WEIGHT, s->dtype, e.shape == MW_SHAPE_VECTOR ? 1 : e.n,
                         e.shape == MW_SHAPE_VECTOR ? e.n : e.k);

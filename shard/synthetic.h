@@ -2,7 +2,7 @@
  *
  * The name stands in place of a file's path, everywhere a model is asked for:
  *     synthetic:llama-3.1-8b
- *     synthetic:llama-3.1-70b,layers=4,group=64,zeros,act=bf16
+ *     synthetic:llama-3.1-70b,layers=4,group=64,zeros,head=int4,act=bf16
  * The weights are packed Marlin tiles with f16 (or bf16) scales and embeddings, drawn from a fixed table of random
  * words: the same on every rank and every run, and as fast to come by as a copy in memory. Weights have
  * the mean 0 and scales so small that the residual stream stays near 1, however many layers there are. There is no

@@ -4,8 +4,8 @@
  * folder therefore calls mw_pdl_wait() in every thread before it reads or writes memory that an earlier kernel wrote or
  * reads; before it only weights, scales, kernel arguments and what was complete before the step began may be touched:
  * the arrays of the batch, K and V of earlier steps. mw_pdl_trigger() lets the successor start before this kernel ends.
- * Only the GEMMs call it, whose successor may read weights, or K and V, meanwhile, and decode attention, once its own q,
- * k and v are here: with a trigger at the start of every kernel whole chains of waiting kernels sat on the
+ * Only the GEMMs call it, whose successor may read weights, or K and V, meanwhile, and decode attention, once its own
+ * q, k and v are here: with a trigger at the start of every kernel whole chains of waiting kernels sat on the
  * multiprocessors: a decode step took 11 % longer (docs/PERF.md). On older chips both are nothing, and launches are
  * ordinary ones. */
 #ifndef MW_KERNELS_CUDA_DEVICE_CUH

@@ -78,6 +78,8 @@ mw_status mw_export_config_text(const mw_ckpt *c, mw_export_kind kind, mw_dtype 
     MW_TRY(st, mw_ckpt_text(c, MW_TEXT_CONFIG, &text));
     MW_TRY(st, mw_json_load(&root, MW_TEXT_CONFIG, text.p, text.n));
     json_object_del(root, "quantization_config");
+    /* a conversion may have made lm_head a weight of its own */
+    json_object_set_new(root, "tie_word_embeddings", json_boolean(mw_ckpt_config(c)->tie_embeddings));
     /* both spellings: which one a reader knows depends on its age */
     json_object_set_new(root, "torch_dtype", json_string(dtype));
     json_object_set_new(root, "dtype", json_string(dtype));

@@ -22,15 +22,24 @@
 typedef struct {
     const mw_convert_opts *o;
     const mw_hf_model *model;
-    mw_rtn_opts rtn;
+    mw_rtn_opts rtn, head_rtn;
     mw_pipe *pipe;
     mw_pool *pool;
 } producer;
 
+static bool is_head(const mw_hf_weight *w) {
+    return strcmp(w->name, "lm_head") == 0;
+}
+
+/* lm_head stays unless asked for: it is the layer whose rounding shows most. */
 static bool becomes_int4(const mw_convert_opts *o, const mw_hf_weight *w) {
     if (w->int4) return true;
-    /* lm_head stays: a few per cent of the bytes, and the layer whose rounding shows most */
-    return o->quantize == MW_QUANTIZE_RTN && w->shape == MW_SHAPE_LINEAR && strcmp(w->name, "lm_head") != 0;
+    if (is_head(w)) return o->head_int4;
+    return o->quantize == MW_QUANTIZE_RTN && w->shape == MW_SHAPE_LINEAR;
+}
+
+static const mw_rtn_opts *rtn_of(const producer *p, const mw_hf_weight *w) {
+    return is_head(w) ? &p->head_rtn : &p->rtn;
 }
 
 /* ---- the reading side ------------------------------------------------------------------------------------------- */
@@ -50,7 +59,7 @@ static bool produce_int4(producer *p, const mw_hf_weight *w, mw_status *st) {
     piece->int4 = piece->last = true;
     piece->source_bytes = source_bytes(w);
     *st = w->int4 ? mw_quant_read(&piece->m, piece->mem, p->model, w, p->pool)
-                  : mw_rtn_read(&piece->m, piece->mem, p->model, w, &p->rtn, p->pool);
+                  : mw_rtn_read(&piece->m, piece->mem, p->model, w, rtn_of(p, w), p->pool);
     if (*st != MW_OK) return false;
     mw_pipe_push(p->pipe, piece);
     return true;
@@ -127,7 +136,7 @@ static mw_status buffer_bytes(const producer *p, size_t *out) {
         size_t n;
         if (becomes_int4(p->o, w)) {
             int64_t group = w->group;
-            if (!w->int4) MW_TRY(st, mw_rtn_group(&p->rtn, w, &group));
+            if (!w->int4) MW_TRY(st, mw_rtn_group(rtn_of(p, w), w, &group));
             n = mw_matrix_bytes(w->k, w->n, group);
         } else {
             mw_dtype t = mw_dense_dtype(w, p->model->cfg.model.act);
@@ -144,7 +153,7 @@ fail:
 typedef struct {
     mw_writer *w;
     mw_progress bar;
-    int64_t group_size; /* as declared: -1 per channel */
+    int64_t group_size, head_group; /* as declared: -1 per channel */
     mw_convert_report *report;
 } consumer;
 
@@ -191,7 +200,7 @@ fail:
 static mw_status consume_int4(consumer *c, const mw_piece *p) {
     mw_status st = MW_OK;
     const mw_matrix *m = &p->m;
-    int64_t groups = m->k / m->group, g = c->group_size;
+    int64_t groups = m->k / m->group, g = is_head(p->w) && !p->w->int4 ? c->head_group : c->group_size;
     MW_TRY(st, mw_writer_linear(c->w, p->w->name, true, m->k, m->n, g));
     MW_TRY(st, part(c, p->w, MW_PART_QWEIGHT, MW_U8, g, m->k, m->n / 2, m->q, p->source_bytes));
     MW_TRY(st, part(c, p->w, MW_PART_SCALES, m->scale_dtype, g, groups, m->n, m->scales, 0));
@@ -247,6 +256,19 @@ static mw_status check_quantize(const mw_convert_opts *o, const mw_hf_quant *q) 
     return MW_OK;
 }
 
+static mw_status check_head(const mw_convert_opts *o, const mw_hf_model *m) {
+    const mw_hf_weight *head = mw_hf_find(m, "lm_head");
+    if (!o->head_int4) return MW_OK;
+    if (head->int4)
+        return MW_FAIL(MW_ERR_USAGE, "%s: lm_head is already quantised (%s); --lm-head does not apply", o->dir,
+                       mw_hf_format_name(m->cfg.quant.format));
+    if (head->k % MW_TILE_K || head->n % 8)
+        return MW_FAIL(MW_ERR_UNSUPPORTED,
+                       "%s: lm_head of %lld inputs and %lld outputs cannot be int4: expected multiples of %d and 8",
+                       o->dir, (long long)head->k, (long long)head->n, MW_TILE_K);
+    return MW_OK;
+}
+
 /* --act, else the config's dtype, else the embedding's. */
 static void choose_act(const mw_convert_opts *o, mw_hf_model *m) {
     if (o->act_given)
@@ -267,12 +289,14 @@ static char *folder_name(const char *dir) {
 static mw_status create(const mw_convert_opts *o, const mw_hf_model *m, const mw_texts *t, mw_writer **w) {
     mw_status st = MW_OK;
     const mw_hf_quant *q = &m->cfg.quant;
-    char format[48];
+    char format[64];
     char *name = folder_name(o->dir);
     if (!name) return MW_FAIL(MW_ERR_NOMEM, "folder name");
     snprintf(format, sizeof format, "%s", mw_hf_format_name(q->format));
     if (q->format == MW_HF_GPTQ && !q->zero_offset) snprintf(format, sizeof format, "gptq_v2");
     if (o->quantize == MW_QUANTIZE_RTN) snprintf(format, sizeof format, "dense, quantised by rtn");
+    size_t n = strlen(format);
+    if (o->head_int4) snprintf(format + n, sizeof format - n, ", lm_head quantised by rtn");
     const mw_provenance prov = {.creator = o->creator, .source_format = format, .source_name = name, .chat = t->chat};
     MW_TRY(st, mw_writer_create(w, o->out, o->force, &m->cfg.model, MW_IN_ROWS, &prov));
     MW_TRY(st, mw_texts_write(t, m->folder, *w));
@@ -320,11 +344,15 @@ mw_status mw_convert(const mw_convert_opts *o, mw_convert_report *report) {
     MW_TRY(st, mw_texts_read(&texts, o->dir, o->with_tokenizer));
     MW_TRY(st, mw_texts_config(&texts, o->dir, &cfg));
     MW_TRY(st, check_quantize(o, &cfg.quant));
+    if (o->head_int4 && cfg.model.tie_embeddings) cfg.own_head = true, cfg.model.tie_embeddings = false;
     MW_TRY(st, mw_hf_model_open(&model, o->dir, &cfg));
+    MW_TRY(st, check_head(o, model));
     choose_act(o, model);
     MW_TRY(st, mw_texts_check(&texts, o->dir, cfg.model.vocab));
     p.model = model;
     p.rtn = (mw_rtn_opts){o->group_size, o->zero_points, o->clip_search, model->cfg.model.act};
+    p.head_rtn = p.rtn;
+    p.head_rtn.group_size = c.head_group = o->head_group;
     c.group_size = o->quantize == MW_QUANTIZE_RTN ? o->group_size : cfg.quant.group_size;
     mw_signals_hold(&before);
     st = mw_pool_create(&p.pool, o->threads, 0);

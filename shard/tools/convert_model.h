@@ -17,7 +17,9 @@ typedef struct mw_convert_opts {
     mw_quantize quantize;
     int64_t group_size; /* rtn */
     bool zero_points;   /* rtn */
-    int clip_search;    /* rtn */
+    int clip_search;    /* rtn, head_int4 */
+    bool head_int4;     /* lm_head too, whatever the other layers are */
+    int64_t head_group; /* 128, 64, 32 or -1 */
     bool act_given;
     mw_dtype act;
 } mw_convert_opts;

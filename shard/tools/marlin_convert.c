@@ -38,6 +38,7 @@ enum {
     KEY_GROUP,
     KEY_ZEROS,
     KEY_CLIP,
+    KEY_HEAD,
     KEY_ACT,
     KEY_THREADS,
     KEY_NO_TOKENIZER,
@@ -63,6 +64,8 @@ static const struct argp_option k_options[] = {
      3},
     {"zero-points", KEY_ZEROS, NULL, 0, "A zero point per group (default: symmetric)", 3},
     {"clip-search", KEY_CLIP, "N", 0, "Clip ratios tried per group, 1 to 64 (default 8); 1: no clipping", 3},
+    {"lm-head", KEY_HEAD, "int4[:G]", 0,
+     "Quantise lm_head too, groups of G (default 128), also where the model is quantised already", 3},
     {NULL, 0, NULL, 0, "Other:", 4},
     {"act", KEY_ACT, "f16|bf16", 0, "Activation dtype to record (default: the model's; bf16 for float32 models)", 4},
     {"no-tokenizer", KEY_NO_TOKENIZER, NULL, 0, "Convert without tokenizer and chat template", 4},
@@ -114,15 +117,22 @@ static mw_status set_action(args *a, action what, const char *file) {
     return MW_OK;
 }
 
-static mw_status parse_group(args *a, const char *text) {
+static mw_status parse_group(const char *flag, const char *text, int64_t *out) {
     long v = 0;
-    mw_status st = whole_number("group-size", text, -1, 128, &v);
+    mw_status st = whole_number(flag, text, -1, 128, &v);
     if (st != MW_OK) return st;
     if (v != 32 && v != 64 && v != 128 && v != -1)
-        return MW_FAIL(MW_ERR_USAGE, "--group-size: %ld is not one of 128, 64, 32, -1", v);
-    a->c.group_size = v;
-    a->rtn_flag = true;
+        return MW_FAIL(MW_ERR_USAGE, "--%s: %ld is not one of 128, 64, 32, -1", flag, v);
+    *out = v;
     return MW_OK;
+}
+
+static mw_status parse_head(args *a, const char *text) {
+    const size_t n = strlen("int4");
+    if (strncmp(text, "int4", n) != 0 || (text[n] && text[n] != ':'))
+        return MW_FAIL(MW_ERR_USAGE, "--lm-head: '%s' is not int4 or int4:G", text);
+    a->c.head_int4 = true;
+    return text[n] ? parse_group("lm-head", text + n + 1, &a->c.head_group) : MW_OK;
 }
 
 static mw_status parse_key(args *a, int key, const char *text) {
@@ -138,7 +148,8 @@ static mw_status parse_key(args *a, int key, const char *text) {
     case KEY_VERIFY: return set_action(a, DO_VERIFY, text);
     case KEY_DEQUANT: return set_action(a, DO_DEQUANT, text);
     case KEY_SAFETENSORS: return set_action(a, DO_SAFETENSORS, text);
-    case KEY_GROUP: return parse_group(a, text);
+    case KEY_GROUP: a->rtn_flag = true; return parse_group("group-size", text, &a->c.group_size);
+    case KEY_HEAD: return parse_head(a, text);
     case KEY_ZEROS: a->c.zero_points = a->rtn_flag = true; break;
     case KEY_CLIP:
         MW_TRY(st, whole_number("clip-search", text, 1, 64, &v));
@@ -177,8 +188,9 @@ fail:
 static mw_status check_usage(const args *a) {
     if (!a->input) return MW_FAIL(MW_ERR_USAGE, "no folder given; try '" NAME " --help'");
     if (a->action != DO_VERIFY && !a->out) return MW_FAIL(MW_ERR_USAGE, "-o PATH is missing; try '" NAME " --help'");
-    if (a->action != DO_CONVERT && (a->c.quantize != MW_QUANTIZE_UNSET || a->rtn_flag || !a->c.with_tokenizer))
-        return MW_FAIL(MW_ERR_USAGE, "--quantize, --no-tokenizer and their like belong to a conversion");
+    if (a->action != DO_CONVERT &&
+        (a->c.quantize != MW_QUANTIZE_UNSET || a->rtn_flag || a->c.head_int4 || !a->c.with_tokenizer))
+        return MW_FAIL(MW_ERR_USAGE, "--quantize, --lm-head, --no-tokenizer and their like belong to a conversion");
     if (a->rtn_flag && a->c.quantize != MW_QUANTIZE_RTN)
         return MW_FAIL(MW_ERR_USAGE, "--group-size, --zero-points and --clip-search need --quantize rtn");
     return MW_OK;
@@ -297,6 +309,7 @@ int main(int argc, char **argv) {
     args a = {.c = {.creator = NAME " " MW_VERSION " (" MW_GIT_ID ")",
                     .with_tokenizer = true,
                     .group_size = 128,
+                    .head_group = 128,
                     .clip_search = 8,
                     .threads = mw_cpu_count()},
               .file_bytes = MW_ST_FILE_BYTES};

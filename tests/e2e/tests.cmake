@@ -45,6 +45,8 @@ mw_script_test(e2e.golden.all RANKS 2 GPUS 0 SECONDS 600 LABELS "e2e;plain"
                COMMAND ${Python3_EXECUTABLE} ${here}/golden.py ${PROJECT_BINARY_DIR} all 1,2,3,4)
 mw_script_test(e2e.bad_input RANKS 2 GPUS 0 SECONDS 300 LABELS e2e
                COMMAND ${Python3_EXECUTABLE} ${here}/bad_input.py ${PROJECT_BINARY_DIR} ${demo})
+mw_script_test(e2e.lm_head RANKS 2 GPUS 0 SECONDS 200 LABELS "e2e;plain"
+               COMMAND ${Python3_EXECUTABLE} ${here}/lm_head.py ${PROJECT_BINARY_DIR} ${demo})
 mw_script_test(e2e.cli RANKS 2 GPUS 0 SECONDS 240 LABELS e2e
                COMMAND ${Python3_EXECUTABLE} ${here}/cli.py ${PROJECT_BINARY_DIR} ${demo})
 mw_script_test(e2e.bench.tool RANKS 2 GPUS 0 SECONDS 300 LABELS e2e

@@ -88,6 +88,22 @@ static void many_layers(void **state) {
     deep("synthetic:tiny,layers=80,zeros,act=bf16");
 }
 
+/* An int4 head, also where the model ties its own to the embedding. */
+static void int4_head(void **state) {
+    (void)state;
+    static const char *const path[] = {"synthetic:llama-3.2-1b,head=int4", "synthetic:llama-3.1-8b,head=int4,group=64"};
+    for (int i = 0; i < 2; i++) {
+        mw_ckpt *c = NULL;
+        assert_ok(mw_ckpt_open_synthetic(&c, path[i]));
+        const mw_weight *head = mw_ckpt_find(c, "lm_head");
+        assert_non_null(head);
+        assert_int_equal(head->kind, MW_INT4);
+        assert_int_equal(head->group_size, i ? 64 : 128);
+        assert_false(mw_ckpt_config(c)->tie_embeddings);
+        mw_ckpt_close(c);
+    }
+}
+
 static void refused(void **state) {
     (void)state;
     mw_ckpt *c = NULL;
@@ -102,6 +118,7 @@ static void refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_model), cmocka_unit_test(slabs),
-                                       cmocka_unit_test(many_layers), cmocka_unit_test(refused)};
+                                       cmocka_unit_test(many_layers), cmocka_unit_test(int4_head),
+                                       cmocka_unit_test(refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
