@@ -352,8 +352,9 @@ mw_status mw_convert(const mw_convert_opts *o, mw_convert_report *report) {
     p.model = model;
     p.rtn = (mw_rtn_opts){o->group_size, o->zero_points, o->clip_search, model->cfg.model.act};
     p.head_rtn = p.rtn;
-    p.head_rtn.group_size = c.head_group = o->head_group;
     c.group_size = o->quantize == MW_QUANTIZE_RTN ? o->group_size : cfg.quant.group_size;
+    c.head_group = o->head_group ? o->head_group : c.group_size > 0 ? c.group_size : 128;
+    p.head_rtn.group_size = c.head_group;
     mw_signals_hold(&before);
     st = mw_pool_create(&p.pool, o->threads, 0);
     if (st == MW_OK) st = create(o, model, &texts, &c.w); /* no signal between a file's creation and its being known */

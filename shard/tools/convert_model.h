@@ -16,10 +16,10 @@ typedef struct mw_convert_opts {
     int threads;
     mw_quantize quantize;
     int64_t group_size; /* rtn */
-    bool zero_points;   /* rtn */
+    bool zero_points;   /* rtn, head_int4 */
     int clip_search;    /* rtn, head_int4 */
     bool head_int4;     /* lm_head too, whatever the other layers are */
-    int64_t head_group; /* 128, 64, 32 or -1 */
+    int64_t head_group; /* 128, 64, 32 or -1; 0: as the other layers', 128 where that is none or -1 */
     bool act_given;
     mw_dtype act;
 } mw_convert_opts;

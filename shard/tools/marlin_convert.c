@@ -27,7 +27,8 @@ typedef struct {
     action action;
     const char *input, *out;
     mw_convert_opts c;
-    bool rtn_flag; /* a flag that only means something with --quantize rtn */
+    bool rtn_flag;  /* a flag that only means something with --quantize rtn */
+    bool grid_flag; /* or with --lm-head too */
     uint64_t file_bytes;
     bool quiet;
 } args;
@@ -65,7 +66,7 @@ static const struct argp_option k_options[] = {
     {"zero-points", KEY_ZEROS, NULL, 0, "A zero point per group (default: symmetric)", 3},
     {"clip-search", KEY_CLIP, "N", 0, "Clip ratios tried per group, 1 to 64 (default 8); 1: no clipping", 3},
     {"lm-head", KEY_HEAD, "int4[:G]", 0,
-     "Quantise lm_head too, groups of G (default 128), also where the model is quantised already", 3},
+     "Quantise lm_head too, in groups of G (default: the model's), also where the model is quantised already", 3},
     {NULL, 0, NULL, 0, "Other:", 4},
     {"act", KEY_ACT, "f16|bf16", 0, "Activation dtype to record (default: the model's; bf16 for float32 models)", 4},
     {"no-tokenizer", KEY_NO_TOKENIZER, NULL, 0, "Convert without tokenizer and chat template", 4},
@@ -150,11 +151,11 @@ static mw_status parse_key(args *a, int key, const char *text) {
     case KEY_SAFETENSORS: return set_action(a, DO_SAFETENSORS, text);
     case KEY_GROUP: a->rtn_flag = true; return parse_group("group-size", text, &a->c.group_size);
     case KEY_HEAD: return parse_head(a, text);
-    case KEY_ZEROS: a->c.zero_points = a->rtn_flag = true; break;
+    case KEY_ZEROS: a->c.zero_points = a->grid_flag = true; break;
     case KEY_CLIP:
         MW_TRY(st, whole_number("clip-search", text, 1, 64, &v));
         a->c.clip_search = (int)v;
-        a->rtn_flag = true;
+        a->grid_flag = true;
         break;
     case KEY_QUANTIZE:
         MW_TRY(st, choice("quantize", text, quantize, 2, &pick));
@@ -189,10 +190,12 @@ static mw_status check_usage(const args *a) {
     if (!a->input) return MW_FAIL(MW_ERR_USAGE, "no folder given; try '" NAME " --help'");
     if (a->action != DO_VERIFY && !a->out) return MW_FAIL(MW_ERR_USAGE, "-o PATH is missing; try '" NAME " --help'");
     if (a->action != DO_CONVERT &&
-        (a->c.quantize != MW_QUANTIZE_UNSET || a->rtn_flag || a->c.head_int4 || !a->c.with_tokenizer))
+        (a->c.quantize != MW_QUANTIZE_UNSET || a->rtn_flag || a->grid_flag || a->c.head_int4 || !a->c.with_tokenizer))
         return MW_FAIL(MW_ERR_USAGE, "--quantize, --lm-head, --no-tokenizer and their like belong to a conversion");
     if (a->rtn_flag && a->c.quantize != MW_QUANTIZE_RTN)
-        return MW_FAIL(MW_ERR_USAGE, "--group-size, --zero-points and --clip-search need --quantize rtn");
+        return MW_FAIL(MW_ERR_USAGE, "--group-size: groups of our own need --quantize rtn");
+    if (a->grid_flag && a->c.quantize != MW_QUANTIZE_RTN && !a->c.head_int4)
+        return MW_FAIL(MW_ERR_USAGE, "--zero-points and --clip-search need --quantize rtn or --lm-head");
     return MW_OK;
 }
 
@@ -309,7 +312,6 @@ int main(int argc, char **argv) {
     args a = {.c = {.creator = NAME " " MW_VERSION " (" MW_GIT_ID ")",
                     .with_tokenizer = true,
                     .group_size = 128,
-                    .head_group = 128,
                     .clip_search = 8,
                     .threads = mw_cpu_count()},
               .file_bytes = MW_ST_FILE_BYTES};

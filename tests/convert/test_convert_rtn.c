@@ -217,6 +217,89 @@ static void test_models(void **state) {
     }
 }
 
+/* Row-major floats of a tensor. */
+static float *floats_of(truth *t, const char *name, int64_t *rows, int64_t *cols) {
+    const tensor *s = find_tensor(&t->st, name);
+    if (!s) return NULL;
+    *rows = s->dim[0], *cols = s->dim[1];
+    mw_dtype type = strcmp(s->dtype, "F32") == 0 ? MW_F32 : strcmp(s->dtype, "F16") == 0 ? MW_F16 : MW_BF16;
+    float *x = malloc((size_t)(*rows * *cols) * sizeof *x);
+    for (int64_t i = 0; i < *rows * *cols; i++) x[i] = mw_load_f32(s->data, type, (size_t)i);
+    return x;
+}
+
+/* Weight and, where they are int4, their groups: the same in both files but for lm_head. */
+static void check_others(const mw_ckpt *a, const mw_ckpt *b) {
+    for (int i = 0; i < mw_ckpt_n_weights(a); i++) {
+        const mw_weight *w = mw_ckpt_weight(a, i), *v = mw_ckpt_find(b, w->name);
+        if (strcmp(w->name, "lm_head") == 0) continue;
+        assert_non_null(v);
+        assert_int_equal(w->kind, v->kind);
+        assert_int_equal(w->group_size, v->group_size);
+        int part[2] = {w->kind == MW_INT4 ? w->qweight : w->weight, v->kind == MW_INT4 ? v->qweight : v->weight};
+        const mw_dataset *d = mw_ckpt_dataset(a, part[0]);
+        void *x = dataset(a, part[0]), *y = dataset(b, part[1]);
+        assert_memory_equal(x, y, (size_t)(d->rows * d->cols) * mw_dtype_size(d->dtype));
+        free(x);
+        free(y);
+    }
+}
+
+/* lm_head too, whatever the other layers are, and wherever it comes from. */
+static void test_lm_head(void **state) {
+    (void)state;
+#define ANY .scale_dtype = MW_F16, .dense_dtype = MW_F16, .norm_dtype = MW_F16
+    static const struct {
+        spec s;
+        const char *flag;
+        int group;
+        bool zero_points;
+    } cases[] = {
+        {{.family = "llama", .format = F_DENSE, .group = 128, ANY}, "--lm-head=int4", 128, false},
+        {{.family = "llama", .format = F_DENSE, .group = 128, .tied = true, ANY}, "--lm-head=int4:32", 32, true},
+        {{.family = "llama", .format = F_GPTQ, .group = 64, .act_order = true, .zeros = true, ANY},
+         "--lm-head=int4",
+         64,
+         false},
+        {{.family = "qwen2", .format = F_GPTQ, .group = 128, .tied = true, .tied_head = true, ANY},
+         "--lm-head=int4",
+         128,
+         true},
+        {{.family = "llama", .format = F_GPTQ, .group = 32, .tied = true, ANY}, "--lm-head=int4:128", 128, false},
+        {{.family = "llama", .format = F_AWQ, .group = -1, .zeros = true, ANY}, "--lm-head=int4", 128, false},
+        {{.family = "llama", .format = F_CT, .group = 128, ANY}, "--lm-head=int4:-1", -1, false},
+    };
+#undef ANY
+    static truth t;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const spec *s = &cases[i].s;
+        const char *dir = temp_folder(), *out = path_of(dir, "m.h5"), *plain = path_of(dir, "plain.h5"), *text;
+        const char *how = s->format == F_DENSE ? "--quantize=none" : "--act=f16"; /* --act: what it is anyway */
+        mw_rtn_opts o = {cases[i].group, cases[i].zero_points, 5, MW_F16};
+        truth_make(&t, s);
+        truth_write(&t, dir);
+        int rc = convert(&text, dir, "-o", out, "--no-tokenizer", how, cases[i].flag, "--clip-search=5",
+                         cases[i].zero_points ? "--zero-points" : NULL, NULL);
+        if (rc || convert(&text, dir, "-o", plain, "--no-tokenizer", how, NULL))
+            fail_msg("case %zu: %d: %s", i, rc, text);
+        mw_ckpt *c = NULL, *p = NULL;
+        if (mw_ckpt_open(&c, out) != MW_OK || mw_ckpt_open(&p, plain) != MW_OK) fail_msg("%s", mw_error_text());
+        assert_false(mw_ckpt_config(c)->tie_embeddings);
+        int64_t rows, cols;
+        linear head = {.ours = "lm_head", .dense = floats_of(&t, "lm_head.weight", &rows, &cols)};
+        if (!head.dense) head.dense = floats_of(&t, "model.embed_tokens.weight", &rows, &cols);
+        assert_non_null(head.dense);
+        head.n = (int)rows, head.k = (int)cols;
+        check_linear(&head, c, &o);
+        check_others(p, c);
+        free(head.dense);
+        mw_ckpt_close(c);
+        mw_ckpt_close(p);
+        truth_free(&t);
+        remove_tree(dir);
+    }
+}
+
 /* More tried ratios never make it worse; clipping helps on weights with outliers. */
 static void test_clip_search_pays(void **state) {
     (void)state;
@@ -259,11 +342,8 @@ static void test_group_must_divide(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_groups),
-        cmocka_unit_test(test_special_groups),
-        cmocka_unit_test(test_clip_search_pays),
-        cmocka_unit_test(test_models),
-        cmocka_unit_test(test_group_must_divide),
+        cmocka_unit_test(test_groups), cmocka_unit_test(test_special_groups), cmocka_unit_test(test_clip_search_pays),
+        cmocka_unit_test(test_models), cmocka_unit_test(test_lm_head),        cmocka_unit_test(test_group_must_divide),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
