@@ -16,9 +16,14 @@
 #define MODEL      MW_SOURCE_DIR "/launch/demo/shakespeare-11m-gptq.h5"
 #define MAX_PROMPT 150
 #define MAX_ANSWER 64
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define N_TEXTS    30 /* a reduced run: instrumented, the whole one takes three minutes */
+#define N_REQUESTS 200
+#else
 #define N_TEXTS    80 /* different prompts */
 #define N_REQUESTS 550
-#define IN_FLIGHT  60
+#endif
+#define IN_FLIGHT 60
 
 static int g_failures;
 
