@@ -183,7 +183,10 @@ static mw_status survey_own_head(survey *s) {
     mw_hf_weight *w = s->w;
     MW_TRY(st, take_optional(s, "weight", ST_FLOAT, w->n, w->k, &w->main));
     s->m->tied_head = w->main;
-    if (!w->main) w->main = mw_hf_find(s->m, "embed_tokens")->main;
+    if (!w->main) {
+        w->main = mw_hf_find(s->m, "embed_tokens")->main;
+        s->m->bytes += w->main->bytes; /* read twice */
+    }
 fail:
     return st;
 }

@@ -94,8 +94,8 @@ static int lean_shift(const mw_linear *w) {
     return -1;
 }
 
-/* Shared memory of a block that is the first of its launch on a multiprocessor because of it (mw_w4_lean_partners), and
- * of one that shares the multiprocessor with such a block. */
+/* Shared memory of a block of the first kind (w4_lean.cuh), of which no two fit a multiprocessor, and what that leaves
+ * for a block of the second kind beside it. */
 static int64_t lean_room(const mw_dev *d, bool first) {
     int64_t all = (int64_t)d->smem_max + BLOCK_RESERVED, more_than_half = all / 2 + 1024 - BLOCK_RESERVED;
     return first ? more_than_half : all - more_than_half - 2 * BLOCK_RESERVED;

@@ -89,10 +89,10 @@ static __device__ __forceinline__ bool mw_elect() {
     return yes != 0;
 }
 
-/* In all three: stage u of an item is unit u / a.halves of its tile, half u % a.halves (1: the columns of up). */
-static __device__ __forceinline__ void mw_w4_lean_feed_tiles(const mw_w4_args &a, uint32_t at, uint32_t bars,
-                                                             bool leader) {
-    uint64_t once = mw_policy_evict_first();
+/* Every stage of every item, once its slot is free: issue(barrier, slot, column tile, stage of k, half), by one lane.
+ * half 1: the columns of up. */
+template <typename F>
+static __device__ __forceinline__ void mw_w4_lean_feed_all(const mw_w4_args &a, uint32_t bars, bool leader, F issue) {
     int shift = a.halves - 1;
     mw_w4_lean_feed f(bars);
     mw_w4_walk walk(a);
@@ -100,54 +100,40 @@ static __device__ __forceinline__ void mw_w4_lean_feed_tiles(const mw_w4_args &a
     while (walk.next_column(a, &it))
         for (int u = it.s0 << shift; u < it.s1 << shift; u++, f.step(a.ring)) {
             f.wait();
-            if (leader) {
-                mw_bar_expect(f.full + 8 * f.slot, MW_LEAN_STAGE);
-                mw_bulk2(at + f.slot * MW_LEAN_STAGE, &a.map_w, it.ni * 128 + (u & shift) * a.n, (u >> shift) * 32,
-                         f.full + 8 * f.slot, once);
-            }
+            if (leader) issue(f.full + 8 * f.slot, f.slot, it.ni, u >> shift, u & shift);
             __syncwarp();
         }
+}
+
+static __device__ __forceinline__ void mw_w4_lean_feed_tiles(const mw_w4_args &a, uint32_t at, uint32_t bars,
+                                                             bool leader) {
+    uint64_t once = mw_policy_evict_first();
+    mw_w4_lean_feed_all(a, bars, leader, [&](uint32_t bar, int slot, int ni, int s, int half) {
+        mw_bar_expect(bar, MW_LEAN_STAGE);
+        mw_bulk2(at + slot * MW_LEAN_STAGE, &a.map_w, ni * 128 + half * a.n, s * 32, bar, once);
+    });
 }
 
 static __device__ __forceinline__ void mw_w4_lean_feed_scales(const mw_w4_args &a, uint32_t at, uint32_t zeros_at,
                                                               uint32_t bars, bool leader) {
     uint64_t once = mw_policy_evict_first();
     uint32_t s_bytes = a.scale_rows * 64 * a.scale_size, z_bytes = a.zeros ? a.scale_rows * 64 : 0;
-    int shift = a.halves - 1;
-    mw_w4_lean_feed f(bars);
-    mw_w4_walk walk(a);
-    mw_w4_item it;
-    while (walk.next_column(a, &it))
-        for (int u = it.s0 << shift; u < it.s1 << shift; u++, f.step(a.ring)) {
-            f.wait();
-            if (leader) {
-                uint32_t bar = f.full + 8 * f.slot;
-                int group = 4 * (u >> shift) >> a.group_shift, col = it.ni * 64 + (u & shift) * (a.n / 2);
-                mw_bar_expect(bar, s_bytes + z_bytes);
-                mw_bulk2(at + f.slot * s_bytes, &a.map_s, col, group, bar, once);
-                if (z_bytes) mw_bulk2(zeros_at + f.slot * MW_LEAN_ZEROS(a), &a.map_z, col, group, bar, once);
-            }
-            __syncwarp();
-        }
+    mw_w4_lean_feed_all(a, bars, leader, [&](uint32_t bar, int slot, int ni, int s, int half) {
+        int group = 4 * s >> a.group_shift, col = ni * 64 + half * (a.n / 2);
+        mw_bar_expect(bar, s_bytes + z_bytes);
+        mw_bulk2(at + slot * s_bytes, &a.map_s, col, group, bar, once);
+        if (z_bytes) mw_bulk2(zeros_at + slot * MW_LEAN_ZEROS(a), &a.map_z, col, group, bar, once);
+    });
 }
 
 static __device__ __forceinline__ void mw_w4_lean_feed_x(const mw_w4_args &a, uint32_t at, uint32_t bars, bool leader) {
     uint64_t keep = mw_policy_normal();
     uint32_t bytes = a.x_rows * 1024;
-    int shift = a.halves - 1;
-    mw_w4_lean_feed f(bars);
-    mw_w4_walk walk(a);
-    mw_w4_item it;
     mw_pdl_wait();
-    while (walk.next_column(a, &it))
-        for (int u = it.s0 << shift; u < it.s1 << shift; u++, f.step(a.ring)) {
-            f.wait();
-            if (leader) {
-                mw_bar_expect(f.full + 8 * f.slot, bytes);
-                mw_bulk3(at + f.slot * bytes, &a.map_x, 0, 0, (u >> shift) * 8, f.full + 8 * f.slot, keep);
-            }
-            __syncwarp();
-        }
+    mw_w4_lean_feed_all(a, bars, leader, [&](uint32_t bar, int slot, int, int s, int) {
+        mw_bar_expect(bar, bytes);
+        mw_bulk3(at + slot * bytes, &a.map_x, 0, 0, s * 8, bar, keep);
+    });
 }
 
 /* The sum over the eight computing warps, in each of their threads. Every call has a `part` of its own. */
