@@ -4,6 +4,7 @@
  * Prompts of a batch are read in chunks, so its sequences start one after the other. Steps are timed on the sequence
  * that started last, from its first token on: then every step brings a token for each of the B. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "bench/session.h"
 
@@ -23,7 +24,8 @@ typedef struct {
     uint64_t seed;
 } decode_run;
 
-/* Tokens that the first sequence may generate until the last has read its prompt. */
+/* Tokens that the first sequence may generate until the last has read its prompt: a batch is submitted together, so
+ * that this is a matter of steps and not of time. */
 static int head_start(int batch, int depth, int step_tokens) {
     return 8 + 2 * (int)((int64_t)batch * depth / step_tokens + 1);
 }
@@ -77,10 +79,8 @@ static mw_status once(decode_run *d, mw_engine *e, window *w, bench_samples *tps
     mw_engine_describe(e, &info);
     int most = w->n + 1 + head_start(w->batch, w->depth, info.max_step_tokens);
     w->started = 0;
-    for (int i = 0; i < w->batch; i++) {
-        w->tokens[i] = 0;
-        MW_TRY(st, bench_submit_random(e, &d->seed, info.vocab, w->depth, most, &w->id[i]));
-    }
+    memset(w->tokens, 0, (size_t)w->batch * sizeof *w->tokens);
+    MW_TRY(st, bench_submit_random(e, &d->seed, info.vocab, w->batch, w->depth, most, w->id));
     MW_TRY(st, watch(w, e));
     MW_TRY(st, bench_cancel_all(e, w->id, w->batch));
     MW_TRY(st, bench_samples_add(tps, (double)w->batch * w->n / (w->to - w->from)));

@@ -83,7 +83,7 @@ static mw_status lead(void *arg, mw_engine *e) {
     double ready = mw_now_s() - l->opened;
     mw_engine_describe(e, &l->info);
     bench_describe_engine(l->r, &l->info);
-    MW_TRY(st, bench_submit_random(e, &l->seed, l->info.vocab, PROMPT, 1, &id));
+    MW_TRY(st, bench_submit_random(e, &l->seed, l->info.vocab, 1, PROMPT, 1, &id));
     while (!done) {
         MW_TRY(st, mw_engine_poll(e, -1, &ev, &got));
         if (!got) continue;

@@ -32,10 +32,11 @@ static mw_status once(prefill_run *p, mw_engine *e, bench_samples *tps, bench_sa
     mw_engine_info info;
     mw_event ev;
     bool got;
-    uint64_t id;
+    uint64_t *id = NULL;
     mw_engine_describe(e, &info);
+    MW_TRY(st, MW_CALLOC(&id, (size_t)p->batch, "requests"));
     double start = mw_now_s();
-    for (int i = 0; i < p->batch; i++) MW_TRY(st, bench_submit_random(e, &p->seed, info.vocab, p->prompt, 1, &id));
+    MW_TRY(st, bench_submit_random(e, &p->seed, info.vocab, p->batch, p->prompt, 1, id));
     double end = start;
     for (int left = p->batch; left > 0;) {
         MW_TRY(st, mw_engine_poll(e, -1, &ev, &got));
@@ -47,10 +48,11 @@ static mw_status once(prefill_run *p, mw_engine *e, bench_samples *tps, bench_sa
             st = bench_samples_add(ttft, ev.ttft_s);
         }
         mw_event_free(&ev);
-        if (st != MW_OK) return st;
+        if (st != MW_OK) goto fail;
     }
     st = bench_samples_add(tps, (double)p->batch * p->prompt / (end - start));
 fail:
+    free(id);
     return st;
 }
 

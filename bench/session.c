@@ -40,17 +40,22 @@ void bench_describe_engine(bench_report *r, const mw_engine_info *info) {
         json_object_set_new(r->machine, "device", json_string(info->device));
 }
 
-mw_status bench_submit_random(mw_engine *e, uint64_t *seed, int vocab, int n, int max_tokens, uint64_t *id) {
+mw_status bench_submit_random(mw_engine *e, uint64_t *seed, int vocab, int batch, int n, int max_tokens, uint64_t *id) {
+    mw_status st = MW_OK;
     int32_t *ids = NULL;
-    mw_request r = {.n_ids = (size_t)n, .sampling = mw_sampling_default()};
-    mw_status st = MW_CALLOC(&ids, (size_t)n, "prompt");
-    if (st != MW_OK) return st;
-    for (int i = 0; i < n; i++) ids[i] = (int32_t)(bench_random(seed) % (uint64_t)vocab);
-    r.ids = ids;
-    r.sampling.max_tokens = max_tokens;
-    r.sampling.ignore_eos = true;
-    st = mw_engine_submit(e, &r, id);
+    mw_request *r = NULL;
+    MW_TRY(st, MW_CALLOC(&ids, (size_t)batch * n, "prompts"));
+    MW_TRY(st, MW_CALLOC(&r, (size_t)batch, "requests"));
+    for (int64_t i = 0; i < (int64_t)batch * n; i++) ids[i] = (int32_t)(bench_random(seed) % (uint64_t)vocab);
+    for (int i = 0; i < batch; i++) {
+        r[i] = (mw_request){.ids = ids + (int64_t)i * n, .n_ids = (size_t)n, .sampling = mw_sampling_default()};
+        r[i].sampling.max_tokens = max_tokens;
+        r[i].sampling.ignore_eos = true;
+    }
+    st = mw_engine_submit_all(e, r, batch, id);
+fail:
     free(ids);
+    free(r);
     return st;
 }
 

@@ -17,8 +17,9 @@ MW_MUST_CHECK mw_status bench_model_ceiling(const bench_opts *o, bench_report *r
 /* The engine's device, for the report's machine where no bench_dev has said so. */
 void bench_describe_engine(bench_report *r, const mw_engine_info *info);
 
-/* A greedy request of n random tokens that generates max_tokens and does not stop. */
-MW_MUST_CHECK mw_status bench_submit_random(mw_engine *e, uint64_t *seed, int vocab, int n, int max_tokens,
+/* A batch of greedy requests, submitted together: n random tokens each, that generate max_tokens and do not stop.
+ * id[batch]. */
+MW_MUST_CHECK mw_status bench_submit_random(mw_engine *e, uint64_t *seed, int vocab, int batch, int n, int max_tokens,
                                             uint64_t *id);
 
 /* Ends the n requests and waits until they have. */

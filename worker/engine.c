@@ -111,12 +111,16 @@ mw_status mw_engine_follow(mw_engine *e) {
     return st;
 }
 
-static void free_queues(mw_engine *e) {
-    while (e->submitted) {
-        mw_job *next = e->submitted->next;
-        mw_job_free(e->submitted);
-        e->submitted = next;
+static void free_jobs(mw_job *j) {
+    while (j) {
+        mw_job *next = j->next;
+        mw_job_free(j);
+        j = next;
     }
+}
+
+static void free_queues(mw_engine *e) {
+    free_jobs(e->submitted);
     *e->events_tail = e->fresh;
     while (e->events) {
         mw_event_node *next = e->events->next;
@@ -173,43 +177,58 @@ void mw_engine_exit(mw_engine *e, int code) {
 /* ---- requests and events ---- */
 
 /* Is there room for n more answers? Under the lock. */
-static mw_status check_queue(const mw_engine *e, int n) {
+static mw_status check_queue(const mw_engine *e, int64_t n) {
     int most = e->opt.max_queue;
-    if (n > most) return MW_FAIL(MW_ERR_LIMIT, "%d answers asked for, the queue holds %d", n, most);
+    if (n > most) return MW_FAIL(MW_ERR_LIMIT, "%lld answers asked for, the queue holds %d", (long long)n, most);
     if (e->n_open <= most - n) return MW_OK;
     return MW_FAIL(MW_ERR_BUSY, "%d answers are waiting or under way, the limit is %d: try again later", e->n_open,
                    most);
 }
 
-mw_status mw_engine_submit(mw_engine *e, const mw_request *r, uint64_t *id) {
-    mw_job *j = NULL;
+/* Hands a chain of jobs with `answers` answers to the engine's thread, or keeps none of it. */
+static mw_status enqueue(mw_engine *e, mw_job *chain, int64_t answers, uint64_t *id) {
+    mw_status st = MW_OK;
+    pthread_mutex_lock(&e->lock);
+    if (e->phase != MW_ENGINE_READY || e->closing)
+        st = MW_FAIL(e->st != MW_OK ? e->st : MW_ERR_CANCELLED, "the engine has ended%s%s", e->text[0] ? ": " : "",
+                     e->text);
+    else
+        st = check_queue(e, answers);
+    if (st == MW_OK) {
+        e->n_open += (int)answers;
+        *e->submitted_tail = chain;
+        for (mw_job *j = chain; j; j = j->next) {
+            *id++ = j->id = e->next_id++;
+            e->submitted_tail = &j->next;
+        }
+        pthread_cond_signal(&e->to_engine);
+    }
+    pthread_mutex_unlock(&e->lock);
+    return st;
+}
+
+mw_status mw_engine_submit_all(mw_engine *e, const mw_request *r, int n, uint64_t *id) {
+    mw_job *chain = NULL, **tail = &chain;
+    int64_t answers = 0;
     if (e->rank != 0) return MW_FAIL(MW_ERR_USAGE, "requests are submitted on rank 0, this is rank %d", e->rank);
     if (e->opt.dry_run) return MW_FAIL(MW_ERR_USAGE, "a dry run takes no requests");
     pthread_mutex_lock(&e->lock);
     /* Before the work of tokenising: a flood is turned away cheaply. */
-    mw_status st = e->phase == MW_ENGINE_READY ? check_queue(e, 1) : MW_OK;
+    mw_status st = e->phase == MW_ENGINE_READY ? check_queue(e, n) : MW_OK;
     pthread_mutex_unlock(&e->lock);
-    if (st == MW_OK) st = mw_job_new(&j, e, r);
-    if (st != MW_OK) return st;
-    pthread_mutex_lock(&e->lock);
-    if (e->phase != MW_ENGINE_READY || e->closing) {
-        st = e->st != MW_OK ? e->st : MW_ERR_CANCELLED;
-        pthread_mutex_unlock(&e->lock);
-        mw_job_free(j);
-        return MW_FAIL(st, "the engine has ended%s%s", e->text[0] ? ": " : "", e->text);
+    for (int i = 0; i < n && st == MW_OK; i++) {
+        st = mw_job_new(tail, e, &r[i]);
+        if (st != MW_OK) break;
+        answers += (*tail)->sampling.n;
+        tail = &(*tail)->next;
     }
-    if ((st = check_queue(e, j->sampling.n)) != MW_OK) {
-        pthread_mutex_unlock(&e->lock);
-        mw_job_free(j);
-        return st;
-    }
-    e->n_open += j->sampling.n;
-    *id = j->id = e->next_id++;
-    *e->submitted_tail = j;
-    e->submitted_tail = &j->next;
-    pthread_cond_signal(&e->to_engine);
-    pthread_mutex_unlock(&e->lock);
-    return MW_OK;
+    if (st == MW_OK) st = enqueue(e, chain, answers, id);
+    if (st != MW_OK) free_jobs(chain);
+    return st;
+}
+
+mw_status mw_engine_submit(mw_engine *e, const mw_request *r, uint64_t *id) {
+    return mw_engine_submit_all(e, r, 1, id);
 }
 
 void mw_engine_cancel(mw_engine *e, uint64_t id) {

@@ -124,6 +124,10 @@ typedef struct mw_request {
  * fit the context; MW_ERR_UNSUPPORTED: messages without a usable chat template; MW_ERR_BUSY: max_queue. Rank 0. */
 MW_API MW_MUST_CHECK mw_status mw_engine_submit(mw_engine *e, const mw_request *r, uint64_t *id);
 
+/* The n requests r[], which no step comes between: they start together as far as a step's rows and the KV cache allow.
+ * id[n] ascending. All of them or, on an error, none. */
+MW_API MW_MUST_CHECK mw_status mw_engine_submit_all(mw_engine *e, const mw_request *r, int n, uint64_t *id);
+
 /* Ends a request early; its DONE event follows with reason "cancelled". Unknown or finished ids are ignored. */
 MW_API void mw_engine_cancel(mw_engine *e, uint64_t id);
 

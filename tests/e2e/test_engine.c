@@ -229,17 +229,27 @@ static void test_refusals(mw_engine *e) {
     mw_engine_cancel(e, 123456789); /* nobody's id: ignored */
 }
 
-/* More answers than the queue holds are turned away, at once and by name; when the others are done there is room. */
+/* More answers than the queue holds are turned away, at once and by name, and all of those that were submitted
+ * together; when the others are done there is room. */
 static void test_busy(mw_engine *e) {
     enum { N = MAX_QUEUE };
-    mw_request r = text_request("HAMLET:\n", 100);
+    mw_request r = text_request("HAMLET:\n", 100), many[N + 1];
     answer *a = calloc(N, sizeof *a);
-    uint64_t id[N];
-    int n = 0;
-    mw_status st = MW_OK;
-    while (n < N && (st = mw_engine_submit(e, &r, &id[n])) == MW_OK) n++;
-    CHECK(n == N, "%d of %d were accepted: %s", n, N, mw_error_text());
-    st = mw_engine_submit(e, &r, &id[0]);
+    uint64_t id[N + 1] = {0};
+    for (int i = 0; i <= N; i++) many[i] = r;
+    mw_status st = mw_engine_submit_all(e, many, N + 1, id);
+    CHECK(st == MW_ERR_LIMIT && strstr(mw_error_text(), "queue holds"), "more than there is room for: %s",
+          mw_error_text());
+    many[1].sampling.temperature = -1;
+    st = mw_engine_submit_all(e, many, N, id);
+    CHECK(st == MW_ERR_USAGE && strstr(mw_error_text(), "temperature"), "a wrong one among them: %s", mw_error_text());
+    many[1] = r;
+    /* All N fit: none of the above has stayed. */
+    st = mw_engine_submit_all(e, many, N, id);
+    CHECK(st == MW_OK, "%d together: %s", N, mw_error_text());
+    int n = st == MW_OK ? N : 0;
+    for (int i = 1; i < N; i++) CHECK(id[i] > id[i - 1], "ids ascend: %llu", (unsigned long long)id[i]);
+    st = mw_engine_submit(e, &r, &id[N]);
     CHECK(st == MW_ERR_BUSY && strstr(mw_error_text(), "limit"), "one too many: %s", mw_error_text());
     for (int i = 0; i < n; i++) mw_engine_cancel(e, id[i]);
     for (int done = 0; done < n;) {
