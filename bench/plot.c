@@ -15,7 +15,7 @@ extern char **environ;
 typedef struct {
     const char *test; /* prefix of the rows' "test" */
     const char *title, *x, *x_title, *y, *y_title;
-    const char *series[3]; /* members that tell curves apart */
+    const char *series[4]; /* members that tell curves apart */
     const char *limit;     /* a member drawn beside, dashed, or NULL */
     const char *limit_title;
     bool log_x, log_y, spread; /* spread: y_p10 to y_p90 as bars */
@@ -45,7 +45,7 @@ static const panel k_panels[] = {
     PANEL("pp", "prefill", "tokens", "tokens of the prompt", "tps", "tokens/s", .series = {"model", "ranks", "batch"},
           .log_x = true, .log_y = true, .spread = true),
     PANEL("throughput", "offline throughput", "concurrency", "requests in flight", "output_throughput",
-          "output tokens/s", .series = {"model", "ranks"}, .log_x = true, .log_y = true),
+          "output tokens/s", .series = {"model", "ranks", "input_len", "output_len"}, .log_x = true, .log_y = true),
     PANEL("serve", "server: time to first token", "concurrency", "requests in flight", "median_ttft_ms", "ms",
           .series = {"model", "rate"}, .limit = "p99_ttft_ms", .limit_title = "p99", .log_x = true, .log_y = true),
     PANEL("serve", "server: output", "concurrency", "requests in flight", "output_throughput", "output tokens/s",
@@ -71,7 +71,7 @@ static mw_status series_name(const panel *p, const json_t *row, mw_str *out) {
     mw_status st = MW_OK;
     out->n = 0;
     MW_TRY(st, mw_str_adds(out, ""));
-    for (int i = 0; i < 3 && p->series[i]; i++) {
+    for (int i = 0; i < 4 && p->series[i]; i++) {
         const json_t *v = json_object_get(row, p->series[i]);
         const char *sep = out->n ? ", " : "";
         if (json_is_string(v))
@@ -125,11 +125,11 @@ static mw_status add_series(script *s, const panel *p, const json_t *rows, const
         if (strcmp(other.p, name) == 0) MW_TRY(st, add_point(p, row, &s->data));
     }
     MW_TRY(st, mw_str_adds(&s->data, "EOD\n"));
-    MW_TRY(st, mw_str_addf(&s->plot, "%s$d%d using 1:2 smooth unique with linespoints pt 7 ps 0.5 title ",
-                           s->plot.n ? ", " : "", s->blocks));
-    MW_TRY(st, add_quoted(&s->plot, name));
+    MW_TRY(st, mw_str_adds(&s->plot, s->plot.n ? ", " : ""));
     if (p->spread)
-        MW_TRY(st, mw_str_addf(&s->plot, ", $d%d using 1:2:3:4 with yerrorbars lc 'grey' ps 0 notitle", s->blocks));
+        MW_TRY(st, mw_str_addf(&s->plot, "$d%d using 1:2:3:4 with yerrorbars lc 'grey' ps 0 notitle, ", s->blocks));
+    MW_TRY(st, mw_str_addf(&s->plot, "$d%d using 1:2 smooth unique with linespoints pt 7 ps 0.5 title ", s->blocks));
+    MW_TRY(st, add_quoted(&s->plot, name));
     if (p->limit) {
         MW_TRY(st,
                mw_str_addf(&s->plot, ", $d%d using 1:5 smooth unique with lines dt 2 lc 'black' title ", s->blocks));
