@@ -195,12 +195,16 @@ mw_status bench_client_run(bench_client *c, bench_requests *r, int concurrency, 
     double start = mw_now_s();
     while (ended < r->n) {
         while (sent < r->n && wait_ms(r, sent, ended, concurrency, start) == 0) MW_TRY(st, send_one(c, &r->v[sent++]));
-        if (curl_multi_perform(c->multi, &running) != CURLM_OK ||
-            curl_multi_poll(c->multi, NULL, 0, wait_ms(r, sent, ended, concurrency, start), NULL) != CURLM_OK) {
-            st = MW_FAIL(MW_ERR_INTERNAL, "libcurl cannot go on");
+        CURLMcode rc = curl_multi_perform(c->multi, &running);
+        int before = ended;
+        collect(c, &ended);
+        /* What has ended makes room for the next at once: there may be nothing left to wake a poll. */
+        if (rc == CURLM_OK && ended == before)
+            rc = curl_multi_poll(c->multi, NULL, 0, wait_ms(r, sent, ended, concurrency, start), NULL);
+        if (rc != CURLM_OK) {
+            st = MW_FAIL(MW_ERR_INTERNAL, "libcurl cannot go on: %s", curl_multi_strerror(rc));
             goto fail;
         }
-        collect(c, &ended);
     }
     *seconds = mw_now_s() - start;
 fail:

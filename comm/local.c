@@ -157,20 +157,21 @@ static mw_status wait_rank(mw_comm *c, int rank, uint32_t round, bool idle, bool
 }
 
 /* Until every rank has published `round`. */
-static mw_status wait_all(mw_comm *c, uint32_t round) {
+static mw_status wait_all(mw_comm *c, uint32_t round, bool idle) {
     mw_status st = MW_OK;
     for (int r = 0; st == MW_OK && r < c->size; r++)
-        if (r != c->rank) st = wait_rank(c, r, round, false, true);
+        if (r != c->rank) st = wait_rank(c, r, round, idle, true);
     return st;
 }
 
 /* ---- rounds ---- */
 
-/* The round's number in l->round; afterwards this rank may write its slot. */
-static mw_status round_begin(mw_comm *c) {
+/* The round's number in l->round; afterwards this rank may write its slot. idle: others may take their time to come to
+ * the round before. */
+static mw_status round_begin(mw_comm *c, bool idle) {
     mw_local *l = c->local;
     l->round++;
-    return wait_all(c, l->round - 1);
+    return wait_all(c, l->round - 1, idle);
 }
 
 static void publish(mw_comm *c) {
@@ -200,7 +201,7 @@ static mw_status same_call(mw_comm *c, int rank) {
 /* Publish, then wait for everyone's part of the same round. */
 static mw_status exchange(mw_comm *c) {
     publish(c);
-    mw_status st = wait_all(c, c->local->round);
+    mw_status st = wait_all(c, c->local->round, false);
     for (int r = 0; st == MW_OK && r < c->size; r++) st = same_call(c, r);
     return st;
 }
@@ -212,7 +213,7 @@ static mw_status local_all_gather(mw_comm *c, const void *mine, size_t bytes, vo
     mw_local *l = c->local;
     for (size_t at = 0; at < bytes; at += SLOT_BYTES) {
         size_t m = bytes - at < SLOT_BYTES ? bytes - at : SLOT_BYTES;
-        MW_TRY(st, round_begin(c));
+        MW_TRY(st, round_begin(c, false));
         memcpy(slot(l, c->rank, l->round), (const char *)mine + at, m);
         MW_TRY(st, exchange(c));
         for (int r = 0; r < c->size; r++) memcpy((char *)all + (size_t)r * bytes + at, slot(l, r, l->round), m);
@@ -226,7 +227,7 @@ static mw_status local_bcast(mw_comm *c, void *buf, size_t bytes, int root, bool
     mw_local *l = c->local;
     for (size_t at = 0; at < bytes; at += SLOT_BYTES) {
         size_t m = bytes - at < SLOT_BYTES ? bytes - at : SLOT_BYTES;
-        MW_TRY(st, round_begin(c));
+        MW_TRY(st, round_begin(c, idle && at == 0));
         if (c->rank == root) memcpy(slot(l, root, l->round), (char *)buf + at, m);
         publish(c);
         if (c->rank == root) continue;
@@ -242,7 +243,7 @@ fail:
 static mw_status reduce_one_round(mw_comm *c, float *buf, size_t n) {
     mw_status st = MW_OK;
     mw_local *l = c->local;
-    MW_TRY(st, round_begin(c));
+    MW_TRY(st, round_begin(c, false));
     memcpy(slot(l, c->rank, l->round), buf, n * sizeof *buf);
     MW_TRY(st, exchange(c));
     for (int r = 0; r < c->size; r++) l->sources[r] = (const float *)(const void *)slot(l, r, l->round);
@@ -260,14 +261,14 @@ static mw_status reduce_two_rounds(mw_comm *c, float *buf, size_t n) {
     part = (part + 15) & ~(size_t)15; /* whole cache lines */
     size_t begin = part * (size_t)c->rank < n ? part * (size_t)c->rank : n;
     size_t end = begin + part < n ? begin + part : n;
-    MW_TRY(st, round_begin(c));
+    MW_TRY(st, round_begin(c, false));
     float *mine = (float *)(void *)slot(l, c->rank, l->round);
     memcpy(mine, buf, begin * sizeof *buf);
     memcpy(mine + end, buf + end, (n - end) * sizeof *buf);
     MW_TRY(st, exchange(c));
     for (int r = 0; r < c->size; r++)
         l->sources[r] = (r == c->rank ? buf : (const float *)(const void *)slot(l, r, l->round)) + begin;
-    MW_TRY(st, round_begin(c));
+    MW_TRY(st, round_begin(c, false));
     mine = (float *)(void *)slot(l, c->rank, l->round);
     mw_sum_f32(mine, l->sources, c->size, end - begin);
     MW_TRY(st, exchange(c));
@@ -300,7 +301,7 @@ static mw_status local_gather_cols(mw_comm *c, int root, const float *src, size_
     bool receives = root < 0 || root == c->rank;
     for (size_t at = 0; at < rows * most; at += SLOT_FLOATS) {
         size_t mine = rows * cols[c->rank], m = mine > at ? mine - at : 0;
-        MW_TRY(st, round_begin(c));
+        MW_TRY(st, round_begin(c, false));
         if (m) memcpy(slot(l, c->rank, l->round), src + at, (m < SLOT_FLOATS ? m : SLOT_FLOATS) * sizeof *src);
         if (!receives) {
             publish(c);

@@ -184,7 +184,9 @@ static mw_status survey_own_head(survey *s) {
     MW_TRY(st, take_optional(s, "weight", ST_FLOAT, w->n, w->k, &w->main));
     s->m->tied_head = w->main;
     if (!w->main) {
-        w->main = mw_hf_find(s->m, "embed_tokens")->main;
+        const mw_hf_weight *embed = mw_hf_find(s->m, "embed_tokens");
+        if (!embed || !embed->main) return MW_FAIL(MW_ERR_INTERNAL, "lm_head is looked for before the embedding");
+        w->main = embed->main;
         s->m->bytes += w->main->bytes; /* read twice */
     }
 fail:
